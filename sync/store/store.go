@@ -1,0 +1,182 @@
+// Package store is the local database of one device: the records of the
+// replicated tree with their indexes, the batch that is open, the commits kept
+// for peers, the journal of drafts, what other devices said they hold, and a
+// few values. It is the only package that knows Badger.
+//
+// Why Badger: an LSM tree takes the many small writes of a file system at
+// memory speed, its write-ahead log is a memory-mapped file and so survives
+// kill -9 without a system call per write, and a transaction over several keys
+// is atomic. File content never goes into it (its value log does not give
+// space back when asked; blocks are plain files, package cache).
+//
+// # Layout
+//
+// The first byte of a key is its table. Integers are big-endian.
+//
+//	r key dot             -> value             a record of the tree
+//	p parent name 0 ino lid dot -> flags       index of link records by place; flags bit 0 = directory
+//	d ino                 -> (empty)           inodes with a link record that has the directory flag
+//	c ino                 -> (empty)           inodes with more than one content record
+//	o seq                 -> keys and dots     what the open batch has touched, one row an operation
+//	h seq piece           -> bytes             a commit kept for peers, in the order of adoption, in pieces
+//	i actor ctr           -> seq size          where that commit is
+//	H actor               -> manifest          newest manifest of each actor
+//	j ino piece           -> bytes             the journal of a draft
+//	l ino                 -> bytes             attributes that stay on this device
+//	w id16 dev            -> (empty)           device dev said that it holds the block
+//	W dev                 -> cursor            how far its word was heard
+//	m name                -> bytes             single values: version vector, Merkle spans, identity
+//
+// dot is actor(8) ctr(8); a dev is the whole device id; id16 the first 16 bytes of a block id.
+// Values above [pieceSize] are cut into pieces so that every write fits a
+// transaction and Badger's value log stays unused.
+//
+// # Durability
+//
+// A transaction that returned survives kill -9. [Store.Sync] makes everything
+// before it survive power loss.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+)
+
+// ErrDamaged means that a row cannot be what this package wrote.
+var ErrDamaged = errors.New("damaged database")
+
+// pieceSize bounds the value of one row, in bytes.
+const pieceSize = 128 << 10
+
+// Options configure [Open].
+type Options struct {
+	// Small chooses memory tables of 4 MiB instead of 8 MiB, for a device whose
+	// whole state directory has to fit a bound of a few hundred MiB.
+	Small bool
+	Log   *slog.Logger
+}
+
+// Store is the open database. It is safe for concurrent use; its callers order
+// writes that depend on each other.
+type Store struct {
+	db  *badger.DB
+	dir string
+
+	syncMu sync.Mutex // one Sync at a time: a second caller joins the next
+}
+
+// Open opens or creates the database in dir.
+func Open(dir string, o Options) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	table := int64(8 << 20)
+	if o.Small {
+		table = 4 << 20
+	}
+	opt := badger.DefaultOptions(dir).
+		WithMemTableSize(table).
+		WithNumMemtables(2).
+		WithNumLevelZeroTables(2).
+		WithNumLevelZeroTablesStall(6).
+		WithBaseTableSize(2 << 20).
+		WithBaseLevelSize(8 << 20).
+		WithNumCompactors(2).
+		WithValueLogFileSize(16 << 20).
+		WithValueThreshold(pieceSize * 2).
+		WithCompression(options.ZSTD).
+		WithZSTDCompressionLevel(1).
+		WithBlockCacheSize(16 << 20).
+		WithNumGoroutines(2).
+		WithDetectConflicts(false). // writers are ordered by the replica
+		WithMetricsEnabled(false).
+		WithLogger(quiet{o.Log})
+	db, err := badger.Open(opt)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", dir, err)
+	}
+	return &Store{db: db, dir: dir}, nil
+}
+
+// Close flushes and closes the database.
+func (s *Store) Close() error {
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("close database: %w", err)
+	}
+	return nil
+}
+
+// Sync makes every transaction that has returned survive power loss.
+//
+// Badger's own Sync reaches the log of the active memory table only. A table
+// that has been rotated out and is still being written as a sorted table has
+// its log in another .mem file, so those are synced here first.
+func (s *Store) Sync() error {
+	s.syncMu.Lock()
+	defer s.syncMu.Unlock()
+	logs, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("sync database: %w", err)
+	}
+	var mem []string
+	for _, e := range logs {
+		if strings.HasSuffix(e.Name(), ".mem") {
+			mem = append(mem, e.Name()) // sorted: the last is the active one
+		}
+	}
+	for i := 0; i < len(mem)-1; i++ {
+		if err := syncFile(filepath.Join(s.dir, mem[i])); err != nil {
+			return fmt.Errorf("sync database: %w", err)
+		}
+	}
+	if err := s.db.Sync(); err != nil {
+		return fmt.Errorf("sync database: %w", err)
+	}
+	return nil
+}
+
+// syncFile syncs one file; that it has gone meanwhile means that its content
+// is in a sorted table, which Badger syncs before it removes the log.
+func syncFile(name string) error {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		_ = f.Close() // the sync error is the one that counts
+		return err
+	}
+	return f.Close()
+}
+
+// view runs fn in a read transaction.
+func (s *Store) view(fn func(*badger.Txn) error) error { return s.db.View(fn) }
+
+// quiet passes Badger's warnings and errors on and drops its chatter.
+type quiet struct{ log *slog.Logger }
+
+func (q quiet) Errorf(f string, a ...any) {
+	if q.log != nil {
+		q.log.Error("database", "message", strings.TrimSpace(fmt.Sprintf(f, a...)))
+	}
+}
+
+func (q quiet) Warningf(f string, a ...any) {
+	if q.log != nil {
+		q.log.Warn("database", "message", strings.TrimSpace(fmt.Sprintf(f, a...)))
+	}
+}
+func (quiet) Infof(string, ...any)  {}
+func (quiet) Debugf(string, ...any) {}

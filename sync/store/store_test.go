@@ -1,0 +1,334 @@
+package store
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/roamfs/roamfs/peer/device"
+	"github.com/roamfs/roamfs/sync/block"
+	"github.com/roamfs/roamfs/sync/tree"
+)
+
+func open(t testing.TB, dir string) *Store {
+	t.Helper()
+	s, err := Open(dir, Options{Small: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func inode(n byte) (i tree.Ino) { i[8] = n; return i }
+
+func link(ino, parent tree.Ino, name string, dir bool, d tree.Dot) tree.Record {
+	return tree.Record{Key: tree.LinkKey(ino, tree.LinkID{}), Dot: d, Value: tree.Link{Parent: parent, Name: name, Rank: 1, Dir: dir}.Encode()}
+}
+
+func content(ino tree.Ino, text string, d tree.Dot) tree.Record {
+	c := tree.Content{Kind: tree.File, Rank: 1, Size: int64(len(text)), Inline: []byte(text), Mode: 0o644}
+	return tree.Record{Key: tree.ContentKey(ino), Dot: d, Value: c.Encode()}
+}
+
+// TestStateMatchesModel drives the database and tree.Mem with the same random
+// changes: both must answer every question of tree.State alike, also after the
+// database was closed and opened again. (Opening takes too long for rapid's
+// many short runs, so the seeds are our own.)
+func TestStateMatchesModel(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { matchModel(t, rand.New(rand.NewPCG(seed, 1))) })
+	}
+}
+
+func matchModel(t *testing.T, rnd *rand.Rand) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	defer func() { _ = s.Close() }()
+	model := tree.NewMem()
+	inos := []tree.Ino{{}, inode(1), inode(2), inode(3)}
+	names := []string{"a", "ab", "b", "b (conflict x 2026-01-01 abcdef)"}
+	dots := []tree.Dot{{Actor: tree.Actor{1}, Ctr: 1}, {Actor: tree.Actor{1}, Ctr: 2}, {Actor: tree.Actor{'b'}, Ctr: 7}}
+	record := func() tree.Record {
+		ino, d := inos[1+rnd.IntN(3)], dots[rnd.IntN(3)]
+		switch rnd.IntN(4) {
+		case 0:
+			return content(ino, "text", d)
+		case 1:
+			return tree.Record{Key: tree.XattrKey(ino, "user."+names[rnd.IntN(3)]), Dot: d, Value: tree.Xattr{Rank: 1}.Encode()}
+		default:
+			return link(ino, inos[rnd.IntN(4)], names[rnd.IntN(4)], rnd.IntN(2) == 0, d)
+		}
+	}
+	for step := range 60 {
+		var ch tree.Change
+		seen := map[tree.KeyDot]bool{}
+		for range rnd.IntN(4) {
+			if r := record(); !seen[r.ID()] {
+				seen[r.ID()] = true
+				ch.Put = append(ch.Put, r)
+			}
+		}
+		for range rnd.IntN(3) {
+			if r := record(); !seen[r.ID()] {
+				seen[r.ID()] = true
+				ch.Drop = append(ch.Drop, r.ID())
+			}
+		}
+		if err := s.Update(func(tx *Tx) error { return tx.Apply(ch) }); err != nil {
+			t.Fatal(err)
+		}
+		model.Apply(ch)
+		if step%20 == 19 {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = open(t, dir)
+		}
+		same := func(a, b tree.Ino) bool { return a == b }
+		for _, ino := range inos {
+			compare(t, "records", s.Records, model.Records, ino, func(a, b tree.Record) bool {
+				return a.ID() == b.ID() && bytes.Equal(a.Value, b.Value)
+			})
+			compare(t, "children", s.Children, model.Children, ino, same)
+			for _, n := range names {
+				compare(t, "named "+n, func(i tree.Ino) ([]tree.Ino, error) { return s.Named(i, n) },
+					func(i tree.Ino) ([]tree.Ino, error) { return model.Named(i, n) }, ino, same)
+			}
+		}
+		each := func(fn func(func(tree.Ino) error) error) func(tree.Ino) ([]tree.Ino, error) {
+			return func(tree.Ino) (out []tree.Ino, err error) {
+				err = fn(func(i tree.Ino) error { out = append(out, i); return nil })
+				slices.SortFunc(out, tree.Ino.Compare)
+				return out, err
+			}
+		}
+		compare(t, "dirs", each(s.Dirs), each(model.Dirs), tree.Ino{}, same)
+		compare(t, "conflicted", each(s.Conflicted), each(model.Conflicted), tree.Ino{}, same)
+	}
+}
+
+func compare[T any](t *testing.T, what string, got, want func(tree.Ino) ([]T, error), ino tree.Ino, same func(a, b T) bool) {
+	t.Helper()
+	g, err := got(ino)
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	w, err := want(ino)
+	if err != nil {
+		t.Fatalf("%s of the model: %v", what, err)
+	}
+	if !slices.EqualFunc(g, w, same) {
+		t.Fatalf("%s of %v: got %v, want %v", what, ino, g, w)
+	}
+}
+
+func TestDraftJournal(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	long := bytes.Repeat([]byte("0123456789abcdef"), 3*pieceSize/16+5)
+	base := []tree.Dot{{Actor: tree.Actor{7}, Ctr: 9}}
+	put := func(d tree.Draft) {
+		t.Helper()
+		if err := s.Update(func(tx *Tx) error { return tx.PutDraft(d) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(tree.Draft{Ino: inode(1), Base: base, Data: long})
+	put(tree.Draft{Ino: inode(2), Data: []byte("x")})
+	put(tree.Draft{Ino: inode(1), Base: base, Data: long[:pieceSize+1]}) // shorter than before
+	put(tree.Draft{Ino: inode(3)})
+	if err := s.Update(func(tx *Tx) error { return tx.DropDraft(inode(2)) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	defer s.Close()
+	got, err := s.Drafts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 2 || got[0].Ino != inode(1) || !bytes.Equal(got[0].Data, long[:pieceSize+1]) || !slices.Equal(got[0].Base, base) || got[1].Ino != inode(3) || len(got[1].Data) != 0 {
+		t.Fatalf("journal after reopening: %d entries, %v", len(got), got)
+	}
+}
+
+func TestCommitsAndHeads(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	a := tree.Actor{1}
+	delta := bytes.Repeat([]byte{5}, 2*pieceSize+3)
+	for seq := range uint64(3) {
+		c := Commit{Actor: a, Ctr: seq + 1, Manifest: []byte{byte(seq)}, Delta: delta[:len(delta)-int(seq)]}
+		if err := s.Update(func(tx *Tx) error { return tx.PutCommit(seq+10, c) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Update(func(tx *Tx) error { return tx.DropCommit(10, a, 1) }); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := s.Commits()
+	if err != nil || len(kept) != 2 || kept[0].Seq != 11 || kept[1].Ctr != 3 {
+		t.Fatalf("kept %v, %v", kept, err)
+	}
+	c, err := s.Commit(12)
+	if err != nil || c.Ctr != 3 || c.Actor != a || !bytes.Equal(c.Manifest, []byte{2}) || len(c.Delta) != len(delta)-2 {
+		t.Fatalf("commit 12: %v, %v", c.Ctr, err)
+	}
+	if h, err := s.Head(a); err != nil || !bytes.Equal(h, []byte{2}) {
+		t.Fatalf("head %v, %v", h, err)
+	}
+	if _, err := s.Commit(10); err == nil {
+		t.Fatal("a dropped commit is still there")
+	}
+}
+
+func TestHoldings(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	ids := make([]block.ID, 3)
+	for i := range ids {
+		ids[i] = block.ID(sha256.Sum256([]byte{byte(i)}))
+	}
+	nas, desk := device.ID{1}, device.ID{2}
+	if err := s.Hold(nas, ids, nil, []byte("c1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Hold(desk, ids[:1], nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Hold(nas, nil, ids[2:], []byte("c2")); err != nil {
+		t.Fatal(err)
+	}
+	want := [][]device.ID{{nas, desk}, {nas}, nil}
+	for i, id := range ids {
+		got, err := s.Holders(id)
+		if err != nil || !slices.Equal(got, want[i]) {
+			t.Fatalf("holders of block %d: %v, %v; want %v", i, got, err, want[i])
+		}
+		if any, err := s.HoldsAny(id); err != nil || any != (len(want[i]) > 0) {
+			t.Fatalf("block %d held by any: %v, %v", i, any, err)
+		}
+	}
+	if c, err := s.Cursor(nas); err != nil || string(c) != "c2" {
+		t.Fatalf("cursor %q, %v", c, err)
+	}
+	if err := s.ForgetHoldings(nas); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := s.Holders(ids[0]); !slices.Equal(got, []device.ID{desk}) {
+		t.Fatalf("after forgetting one device: %v", got)
+	}
+	if c, err := s.Cursor(nas); err != nil || c != nil {
+		t.Fatalf("cursor of a forgotten device %q, %v", c, err)
+	}
+}
+
+func TestBatchLog(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	d := tree.Dot{Actor: tree.Actor{3}, Ctr: 4}
+	touches := []Touch{
+		{Put: []tree.Key{tree.ContentKey(inode(1)), tree.LinkKey(inode(1), tree.LinkID{})}},
+		{Drop: []tree.KeyDot{{Key: tree.ContentKey(inode(2)), Dot: d}}},
+	}
+	for i, c := range touches {
+		if err := s.Update(func(tx *Tx) error { tx.LogTouch(uint64(i)+5, c); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []Touch
+	first, next, err := s.Touches(func(c Touch) { got = append(got, c) })
+	if err != nil || first != 5 || next != 7 || len(got) != 2 || !slices.Equal(got[0].Put, touches[0].Put) || !slices.Equal(got[1].Drop, touches[1].Drop) {
+		t.Fatalf("log %d..%d %v, %v", first, next, got, err)
+	}
+	if err := s.Update(func(tx *Tx) error { tx.ClearTouches(5, 7); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Touches(func(Touch) { t.Fatal("the log was cleared") }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestKill re-runs this test as a child that writes transactions and is
+// killed: every transaction that had returned is there afterwards.
+func TestKill(t *testing.T) {
+	if dir := os.Getenv("STORE_KILL_DIR"); dir != "" {
+		s := open(t, dir)
+		for i := uint64(1); ; i++ {
+			if err := s.Update(func(tx *Tx) error { tx.SetValue("n", binary.BigEndian.AppendUint64(nil, i)); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stdout.Write(binary.BigEndian.AppendUint64(nil, i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "db")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKill$")
+	cmd.Env = append(os.Environ(), "STORE_KILL_DIR="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var last uint64
+	buf := make([]byte, 8)
+	for last < 2000 {
+		if _, err := out.Read(buf); err != nil {
+			t.Fatal(err)
+		}
+		last = binary.BigEndian.Uint64(buf)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	s := open(t, dir)
+	defer s.Close()
+	v, err := s.Value("n")
+	if err != nil || len(v) != 8 || binary.BigEndian.Uint64(v) < last {
+		t.Fatalf("after kill: %v, %v; at least %d was acknowledged", v, err, last)
+	}
+}
+
+func FuzzDecodeDraft(f *testing.F) {
+	f.Add([]byte{1, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 9, 'x'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d, err := decodeDraft(inode(1), b)
+		if err == nil && len(d.Base)*dotLen+len(d.Data) > len(b) {
+			t.Fatalf("%d bytes became %d dots and %d bytes", len(b), len(d.Base), len(d.Data))
+		}
+	})
+}
+
+func FuzzDecodeTouch(f *testing.F) {
+	f.Add([]byte{1, 1, 'k', 1, 'q', 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 9})
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = decodeTouch(b) })
+}
+
+func BenchmarkUpdate(b *testing.B) {
+	s := open(b, b.TempDir())
+	defer s.Close()
+	d := tree.Dot{Actor: tree.Actor{1}, Ctr: 1}
+	var n uint64
+	for b.Loop() {
+		n++
+		var ino tree.Ino
+		binary.BigEndian.PutUint64(ino[8:], n)
+		ch := tree.Change{Put: []tree.Record{link(ino, tree.Ino{}, "some-file-name", false, d), content(ino, "0123456789", d)}}
+		if err := s.Update(func(tx *Tx) error { return tx.Apply(ch) }); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,249 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/roamfs/roamfs/sync/tree"
+)
+
+// Tx is a set of writes that happen together. It is valid inside the function
+// given to [Store.Update] only.
+type Tx struct {
+	txn *badger.Txn
+	err error // the first error; later writes do nothing
+}
+
+// Update runs fn and then makes its writes visible and safe from kill -9, all
+// or none. It reports [ErrTooBig] if there are too many for one transaction.
+func (s *Store) Update(fn func(*Tx) error) error {
+	txn := s.db.NewTransaction(true)
+	defer txn.Discard()
+	tx := &Tx{txn: txn}
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if tx.err != nil {
+		if errors.Is(tx.err, badger.ErrTxnTooBig) {
+			return ErrTooBig
+		}
+		return fmt.Errorf("write to database: %w", tx.err)
+	}
+	if err := txn.Commit(); err != nil {
+		return fmt.Errorf("write to database: %w", err)
+	}
+	return nil
+}
+
+// ErrTooBig means that the writes of one [Store.Update] do not fit a transaction.
+var ErrTooBig = errors.New("too many writes in one transaction")
+
+func (t *Tx) set(k, v []byte) {
+	if t.err == nil {
+		t.err = t.txn.Set(k, v)
+	}
+}
+
+func (t *Tx) delete(k []byte) {
+	if t.err == nil {
+		t.err = t.txn.Delete(k)
+	}
+}
+
+// Apply changes the records and their indexes. Putting a record that is there
+// replaces it; dropping one that is not does nothing.
+func (t *Tx) Apply(ch tree.Change) error {
+	recount := map[tree.Ino]struct{}{} // inodes whose content or directory rows may change
+	for _, kd := range ch.Drop {
+		key := recordKey(kd.Key, kd.Dot)
+		if kd.Key.Type() == 'L' {
+			if err := t.dropPlace(key, kd.Key, kd.Dot, recount); err != nil {
+				return err
+			}
+		}
+		if kd.Key.Type() == 'C' {
+			recount[kd.Key.Ino()] = struct{}{}
+		}
+		t.delete(key)
+	}
+	for _, r := range ch.Put {
+		key := recordKey(r.Key, r.Dot)
+		switch r.Key.Type() {
+		case 'L':
+			l, err := tree.DecodeLink(r.Value)
+			if err != nil {
+				return fmt.Errorf("put link record: %w", err)
+			}
+			if err := t.dropPlace(key, r.Key, r.Dot, recount); err != nil {
+				return err
+			}
+			var flags byte
+			if l.Dir {
+				flags = 1
+				ino := r.Key.Ino()
+				t.set(append([]byte{'d'}, ino[:]...), nil)
+			}
+			t.set(placeKey(r.Key, r.Dot, l), []byte{flags})
+		case 'C':
+			recount[r.Key.Ino()] = struct{}{}
+		}
+		t.set(key, r.Value)
+	}
+	for ino := range recount {
+		if err := t.recount(ino); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropPlace removes the index row of the link record that stands at key, if any.
+func (t *Tx) dropPlace(key []byte, k tree.Key, d tree.Dot, recount map[tree.Ino]struct{}) error {
+	item, err := t.txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read link record: %w", err)
+	}
+	return item.Value(func(v []byte) error {
+		l, err := tree.DecodeLink(v)
+		if err != nil {
+			return fmt.Errorf("%w: link record: %w", ErrDamaged, err)
+		}
+		t.delete(placeKey(k, d, l))
+		if l.Dir {
+			recount[k.Ino()] = struct{}{}
+		}
+		return nil
+	})
+}
+
+// recount brings the rows that say "directory" and "more than one content" of
+// ino up to date with its records as this transaction sees them.
+func (t *Tx) recount(ino tree.Ino) error {
+	if t.err != nil {
+		return nil
+	}
+	recs, err := records(t.txn, append([]byte{'r'}, ino[:]...))
+	if err != nil {
+		return err
+	}
+	contents, dir := 0, false
+	for _, r := range recs {
+		switch r.Key.Type() {
+		case 'C':
+			contents++
+		case 'L':
+			l, err := tree.DecodeLink(r.Value)
+			if err != nil {
+				return fmt.Errorf("%w: link record: %w", ErrDamaged, err)
+			}
+			dir = dir || l.Dir
+		}
+	}
+	for table, on := range map[byte]bool{'c': contents > 1, 'd': dir} {
+		row := append([]byte{table}, ino[:]...)
+		_, err := t.txn.Get(row)
+		switch {
+		case err == nil && !on:
+			t.delete(row)
+		case errors.Is(err, badger.ErrKeyNotFound) && on:
+			t.set(row, nil)
+		case err != nil && !errors.Is(err, badger.ErrKeyNotFound):
+			return fmt.Errorf("read inode row: %w", err)
+		}
+	}
+	return nil
+}
+
+// SetValue stores a single value under name; nil removes it.
+func (t *Tx) SetValue(name string, v []byte) {
+	k := append([]byte{'m'}, name...)
+	if v == nil {
+		t.delete(k)
+		return
+	}
+	t.set(k, v)
+}
+
+// Value returns the single value stored under name, nil if there is none.
+func (s *Store) Value(name string) ([]byte, error) { return s.get(append([]byte{'m'}, name...)) }
+
+func (s *Store) get(k []byte) (v []byte, err error) {
+	err = s.view(func(txn *badger.Txn) error {
+		item, err := txn.Get(k)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		v, err = item.ValueCopy(nil)
+		if v == nil && err == nil {
+			v = []byte{}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read database: %w", err)
+	}
+	return v, nil
+}
+
+// setPieces stores v under prefix, cut into rows of at most pieceSize, and
+// removes what an earlier, longer value left.
+func (t *Tx) setPieces(prefix, v []byte) error {
+	n := uint32(0)
+	for first := true; first || len(v) > 0; first = false {
+		piece := v[:min(len(v), pieceSize)]
+		v = v[len(piece):]
+		t.set(binary.BigEndian.AppendUint32(prefix[:len(prefix):len(prefix)], n), piece)
+		n++
+	}
+	return t.dropPieces(prefix, n)
+}
+
+// dropPieces removes the rows of prefix from piece number from on.
+func (t *Tx) dropPieces(prefix []byte, from uint32) error {
+	for ; ; from++ {
+		k := binary.BigEndian.AppendUint32(prefix[:len(prefix):len(prefix)], from)
+		_, err := t.txn.Get(k)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read database: %w", err)
+		}
+		t.delete(k)
+		if t.err != nil {
+			return nil
+		}
+	}
+}
+
+// pieces returns the value stored under prefix, nil if there is none.
+func pieces(txn *badger.Txn, prefix []byte) ([]byte, error) {
+	var out []byte
+	for n := uint32(0); ; n++ {
+		item, err := txn.Get(binary.BigEndian.AppendUint32(prefix[:len(prefix):len(prefix)], n))
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return out, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read database: %w", err)
+		}
+		if err := item.Value(func(v []byte) error {
+			if out == nil {
+				out = make([]byte, 0, len(v))
+			}
+			out = append(out, v...)
+			return nil
+		}); err != nil {
+			return nil, fmt.Errorf("read database: %w", err)
+		}
+	}
+}
