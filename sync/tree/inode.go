@@ -1,0 +1,204 @@
+package tree
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// inode is what the records of one inode say by themselves: the winners of its
+// registers. Records that do not decode, or stand under a key that means
+// nothing, are as good as absent.
+type inode struct {
+	ino     Ino
+	records []Record
+
+	dir bool   // the winner of link 0 is a directory: loc tells, the rest is empty
+	loc link   // of a directory
+	own []link // of anything else: the links that are alive, by LinkID
+
+	content *Content  // what it shows; nil if it shows nothing
+	base    []Dot     // the C dots that say so, best first; none if a snapshot does
+	author  Actor     // who wrote it
+	copies  []version // the other contents, best first: its conflict copies
+}
+
+// link is the winner of one link register.
+type link struct {
+	Link
+	id  LinkID
+	dot Dot
+}
+
+// version is one content and the C records that say the same.
+type version struct {
+	Content
+	dots []Dot // best first; the first names the copy
+}
+
+// visible reports whether a file has a name and something to show under it.
+func (n *inode) visible() bool { return n.content != nil && len(n.own) > 0 }
+
+// copyIno names the copy that shows version v.
+func (n *inode) copyIno(v *version) Ino { return copyIno(n.ino, v.dots[0]) }
+
+// beats is the order of every register: alive before deleted, then rank, wall,
+// actor, counter.
+func beats(aDeleted, bDeleted bool, aRank, bRank uint64, aWall, bWall int64, a, b Dot) bool {
+	if aDeleted != bDeleted {
+		return bDeleted
+	}
+	return cmp.Or(cmp.Compare(aRank, bRank), cmp.Compare(aWall, bWall), a.Compare(b)) > 0
+}
+
+// sortOut reads the records of ino. It never fails: see inode.
+func sortOut(ino Ino, records []Record) *inode {
+	n := &inode{ino: ino, records: records}
+	if ino == Root || ino[0] == 0xff {
+		n.dir = ino == Root
+		return n
+	}
+	var all []version
+	var snap *Content
+	var snapDot Dot
+	for _, r := range records {
+		switch r.Key.Type() {
+		case TypeLink:
+			id, ok := r.Key.link()
+			l, err := DecodeLink(r.Value)
+			if !ok || err != nil || l.Dir && id != (LinkID{}) {
+				continue
+			}
+			if s := l.Snap; s != nil && (snap == nil || beats(false, false, s.Rank, snap.Rank, s.Wall, snap.Wall, r.Dot, snapDot)) {
+				snap, snapDot = s, r.Dot
+			}
+			last := len(n.own) - 1
+			if last < 0 || n.own[last].id != id {
+				n.own = append(n.own, link{l, id, r.Dot})
+			} else if w := &n.own[last]; beats(l.Deleted, w.Deleted, l.Rank, w.Rank, l.LocTime, w.LocTime, r.Dot, w.dot) {
+				*w = link{l, id, r.Dot}
+			}
+		case TypeContent:
+			if c, err := DecodeContent(r.Value); err == nil && r.Key.Sub() == "" {
+				all = append(all, version{c, []Dot{r.Dot}})
+			}
+		}
+	}
+	if len(n.own) > 0 && n.own[0].id == (LinkID{}) && n.own[0].Dir {
+		n.dir, n.loc, n.own = true, n.own[0], nil
+		return n
+	}
+	n.own = slices.DeleteFunc(n.own, func(l link) bool { return l.Deleted })
+	if len(all) == 0 {
+		if snap != nil {
+			n.content, n.author = snap, snapDot.Actor
+		}
+		return n
+	}
+	n.classify(all)
+	return n
+}
+
+// classify sets content, base, author and copies from all C records.
+func (n *inode) classify(all []version) {
+	if len(all) > 1 {
+		slices.SortFunc(all, func(a, b version) int {
+			if beats(false, false, a.Rank, b.Rank, a.Wall, b.Wall, a.dots[0], b.dots[0]) {
+				return -1
+			}
+			return 1
+		})
+	}
+	kept := all[:0]
+	for _, v := range all {
+		i := slices.IndexFunc(kept, func(k version) bool { return k.same(&v.Content) })
+		if i < 0 {
+			kept = append(kept, v)
+		} else {
+			kept[i].dots = append(kept[i].dots, v.dots[0])
+		}
+	}
+	n.content, n.base, n.author, n.copies = &kept[0].Content, kept[0].dots, kept[0].dots[0].Actor, kept[1:]
+}
+
+// attrs is what the A, M and X records of an inode say.
+type attrs struct {
+	mode   *uint32
+	mtime  *int64
+	wall   int64 // of mtime
+	xattrs map[string][]byte
+}
+
+// attrs reads the registers beside links and content.
+func (n *inode) attrs() (a attrs) {
+	type winner struct {
+		rank uint64
+		wall int64
+		dot  Dot
+	}
+	best := map[Key]winner{}
+	wins := func(r Record, rank uint64, wall int64) bool {
+		w, ok := best[r.Key]
+		if ok && !beats(false, false, rank, w.rank, wall, w.wall, r.Dot, w.dot) {
+			return false
+		}
+		best[r.Key] = winner{rank, wall, r.Dot}
+		return true
+	}
+	for _, r := range n.records {
+		switch r.Key.Type() {
+		case TypeAttr:
+			if x, err := DecodeAttr(r.Value); err == nil && r.Key.Sub() == "" && wins(r, x.Rank, x.Wall) {
+				a.mode = &x.Mode
+			}
+		case TypeMTime:
+			if x, err := DecodeMTime(r.Value); err == nil && r.Key.Sub() == "" && wins(r, x.Rank, x.Wall) {
+				a.mtime, a.wall = &x.MTime, x.Wall
+			}
+		case TypeXattr:
+			if x, err := DecodeXattr(r.Value); err == nil && validXattr(r.Key.Sub()) && wins(r, x.Rank, x.Wall) {
+				if a.xattrs == nil {
+					a.xattrs = map[string][]byte{}
+				}
+				a.xattrs[r.Key.Sub()] = x.Value
+			}
+		}
+	}
+	return a
+}
+
+// snapshot is the content with the attributes as they are shown.
+func (n *inode) snapshot() *Content {
+	if n.content == nil {
+		return nil
+	}
+	c, a := *n.content, n.attrs()
+	if a.mode != nil {
+		c.Mode = *a.mode
+	}
+	if a.mtime != nil {
+		c.MTime = *a.mtime
+	}
+	return &c
+}
+
+// cached reads inodes of a State and, if m is set, keeps them.
+type cached struct {
+	s State
+	m map[Ino]*inode
+}
+
+func (c *cached) get(ino Ino) (*inode, error) {
+	if n, ok := c.m[ino]; ok {
+		return n, nil
+	}
+	rs, err := c.s.Records(ino)
+	if err != nil {
+		return nil, fmt.Errorf("records of inode %v: %w", ino, err)
+	}
+	n := sortOut(ino, rs)
+	if c.m != nil {
+		c.m[ino] = n
+	}
+	return n, nil
+}

@@ -1,0 +1,238 @@
+package tree
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// Mem is a [State] in memory, with its vector. It is not safe for use from
+// several goroutines while one changes it.
+type Mem struct {
+	recs     map[Ino][]Record // sorted; settings under their padded keys
+	children map[Ino]map[string]map[Ino]int
+	vector   Vector
+}
+
+var (
+	_ State    = (*Mem)(nil)
+	_ Surveyor = (*Mem)(nil)
+)
+
+// NewMem returns the empty state.
+func NewMem() *Mem {
+	return &Mem{recs: map[Ino][]Record{}, children: map[Ino]map[string]map[Ino]int{}, vector: Vector{}}
+}
+
+// Vector returns the version vector, which the caller may not change.
+func (m *Mem) Vector() Vector { return m.vector }
+
+// Advance makes the vector contain d, as a commit that only removes must.
+func (m *Mem) Advance(d Dot) { m.vector.Add(d) }
+
+// Clone returns a copy that shares the bytes of the values.
+func (m *Mem) Clone() *Mem {
+	c := &Mem{recs: maps.Clone(m.recs), children: make(map[Ino]map[string]map[Ino]int, len(m.children)), vector: m.vector.Clone()}
+	for p, names := range m.children {
+		ns := make(map[string]map[Ino]int, len(names))
+		for n, inos := range names {
+			ns[n] = maps.Clone(inos)
+		}
+		c.children[p] = ns
+	}
+	return c
+}
+
+// All returns every record in [KeyDot.Compare] order.
+func (m *Mem) All() []Record {
+	var all []Record
+	for _, ino := range slices.SortedFunc(maps.Keys(m.recs), Ino.Compare) {
+		all = append(all, m.recs[ino]...)
+	}
+	SortRecords(all) // settings of less than 24 bytes stand under a padded inode
+	return all
+}
+
+// Apply carries out ch and adds the dots of what it puts to the vector.
+func (m *Mem) Apply(ch Change) {
+	for _, d := range ch.Drop {
+		m.drop(d)
+	}
+	for _, r := range ch.Put {
+		m.put(r)
+		m.vector.Add(r.Dot)
+	}
+}
+
+// Join makes m the join of m and other, and reports whether the two hold
+// different values for one key and dot.
+func (m *Mem) Join(other *Mem) (alarm bool) {
+	ch, alarm := m.Diff(other)
+	for _, d := range ch.Drop {
+		m.drop(d)
+	}
+	for _, r := range ch.Put {
+		m.put(r)
+	}
+	m.vector.Merge(other.vector)
+	return alarm
+}
+
+// Diff returns the change that turns m into the join of m and other.
+func (m *Mem) Diff(other *Mem) (ch Change, alarm bool) {
+	seen := func(ino Ino) {
+		put, drop, a := JoinKey(m.recs[ino], other.recs[ino], m.vector, other.vector)
+		ch.Put, ch.Drop, alarm = append(ch.Put, put...), append(ch.Drop, drop...), alarm || a
+	}
+	for ino := range m.recs {
+		seen(ino)
+	}
+	for ino := range other.recs {
+		if _, ok := m.recs[ino]; !ok {
+			seen(ino)
+		}
+	}
+	SortRecords(ch.Put)
+	slices.SortFunc(ch.Drop, KeyDot.Compare)
+	return ch, alarm
+}
+
+func (m *Mem) put(r Record) {
+	ino := r.Key.Ino()
+	rs := m.recs[ino]
+	i, found := slices.BinarySearchFunc(rs, r, compareRecords)
+	if found {
+		m.index(rs[i], -1)
+		rs = slices.Clone(rs)
+		rs[i] = r
+	} else {
+		rs = slices.Insert(slices.Clip(rs), i, r)
+	}
+	m.index(r, 1)
+	m.recs[ino] = rs
+}
+
+func (m *Mem) drop(k KeyDot) {
+	ino := k.Key.Ino()
+	rs := m.recs[ino]
+	i, found := slices.BinarySearchFunc(rs, k, func(r Record, k KeyDot) int { return r.ID().Compare(k) })
+	if !found {
+		return
+	}
+	m.index(rs[i], -1)
+	if len(rs) == 1 {
+		delete(m.recs, ino)
+		return
+	}
+	m.recs[ino] = append(slices.Clone(rs[:i]), rs[i+1:]...)
+}
+
+// index counts the L record r in or out of the index of places.
+func (m *Mem) index(r Record, by int) {
+	if _, ok := r.Key.link(); !ok {
+		return
+	}
+	l, err := DecodeLink(r.Value)
+	if err != nil {
+		return
+	}
+	ino, names := r.Key.Ino(), m.children[l.Parent]
+	if names == nil {
+		names = map[string]map[Ino]int{}
+		m.children[l.Parent] = names
+	}
+	inos := names[l.Name]
+	if inos == nil {
+		inos = map[Ino]int{}
+		names[l.Name] = inos
+	}
+	if inos[ino] += by; inos[ino] > 0 {
+		return
+	}
+	if delete(inos, ino); len(inos) > 0 {
+		return
+	}
+	if delete(names, l.Name); len(names) == 0 {
+		delete(m.children, l.Parent)
+	}
+}
+
+// Records implements [State].
+func (m *Mem) Records(ino Ino) ([]Record, error) { return m.recs[ino], nil }
+
+// Named implements [State].
+func (m *Mem) Named(parent Ino, name string) ([]Ino, error) {
+	inos := m.children[parent][name]
+	if len(inos) == 0 {
+		return nil, nil
+	}
+	return slices.SortedFunc(maps.Keys(inos), Ino.Compare), nil
+}
+
+// Children implements [State].
+func (m *Mem) Children(parent Ino) ([]Ino, error) {
+	var all []Ino
+	for _, inos := range m.children[parent] {
+		for ino := range inos {
+			all = append(all, ino)
+		}
+	}
+	slices.SortFunc(all, Ino.Compare)
+	return slices.Compact(all), nil
+}
+
+// Dirs implements [State].
+func (m *Mem) Dirs(fn func(Ino) error) error {
+	return m.each(fn, func(r Record) int {
+		if _, ok := r.Key.link(); ok {
+			if l, err := DecodeLink(r.Value); err == nil && l.Dir {
+				return 1
+			}
+		}
+		return 0
+	}, 1)
+}
+
+// Conflicted implements [State].
+func (m *Mem) Conflicted(fn func(Ino) error) error {
+	return m.each(fn, func(r Record) int {
+		if r.Key.Type() == TypeContent {
+			return 1
+		}
+		return 0
+	}, 2)
+}
+
+// each calls fn for the inodes whose records count at least to least.
+func (m *Mem) each(fn func(Ino) error, count func(Record) int, least int) error {
+	for ino, rs := range m.recs {
+		n := 0
+		for _, r := range rs {
+			n += count(r)
+		}
+		if n < least {
+			continue
+		}
+		if err := fn(ino); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Survey implements [Surveyor].
+func (m *Mem) Survey(fn func(parent Ino, names []string) error) error {
+	for parent, places := range m.children {
+		var names []string
+		for name, inos := range places {
+			if len(inos) > 1 || Notable(name) {
+				names = append(names, name)
+			}
+		}
+		slices.SortFunc(names, cmp.Compare[string])
+		if err := fn(parent, names); err != nil {
+			return err
+		}
+	}
+	return nil
+}

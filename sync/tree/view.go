@@ -1,0 +1,415 @@
+package tree
+
+import (
+	"cmp"
+	"fmt"
+	"io/fs"
+	"slices"
+)
+
+// View is the tree that a [State] shows. In memory it keeps the directories and
+// the places where something is in conflict; all else is read when asked for.
+//
+// Reading methods may run at the same time. NewView, Prepare, Done and changes
+// of the State need everything else to wait.
+type View struct {
+	s     State
+	label func(Actor) string
+
+	dirs      *layer[Ino, dirNode]
+	displaced *layer[Ino, Place]   // directories that are not shown where their link says
+	lost      *layer[Ino, int32]   // unknown parents -> files placed in them
+	noted     *layer[Ino, *noted]  // directories that contain a conflict
+	virtual   *layer[Ino, virtual] // conflict copies that have no records of their own
+
+	off rules // none, but in the tests that prove each rule is needed
+}
+
+// rules names what the tests can leave out of [Edit].
+type rules struct {
+	touch, snap, keepAlive, pinNames, pinCopies, pinGhosts, pinDisplaced bool
+}
+
+// virtual is where a conflict copy comes from.
+type virtual struct {
+	of  Ino
+	dot Dot
+}
+
+// NewView reads from s what the view keeps in memory: every directory, every
+// inode in conflict, and the children of skeletons.
+func NewView(s State, opts ...Option) (*View, error) {
+	v := &View{
+		s:         s,
+		dirs:      newLayer[Ino, dirNode](nil),
+		displaced: newLayer[Ino, Place](nil),
+		lost:      newLayer[Ino, int32](nil),
+		noted:     newLayer[Ino, *noted](nil),
+		virtual:   newLayer[Ino, virtual](nil),
+	}
+	for _, o := range opts {
+		o(v)
+	}
+	d := newDelta(v)
+	if err := d.load(); err != nil {
+		return nil, fmt.Errorf("load tree: %w", err)
+	}
+	return v, nil
+}
+
+// fork returns a view of s that starts as v and leaves v as it is.
+func (v *View) fork(s State) *View {
+	return &View{
+		s:         s,
+		label:     v.label,
+		off:       v.off,
+		dirs:      newLayer(v.dirs),
+		displaced: newLayer(v.displaced),
+		lost:      newLayer(v.lost),
+		noted:     newLayer(v.noted),
+		virtual:   newLayer(v.virtual),
+	}
+}
+
+func (v *View) reads() *cached { return &cached{s: v.s} }
+
+// isDir returns nil if ino is a directory that is shown, else ErrNotDir or
+// fs.ErrNotExist.
+func (v *View) isDir(c *cached, ino Ino) error {
+	if v.shows(ino) {
+		return nil
+	}
+	if _, ok := v.virtual.get(ino); ok {
+		return ErrNotDir
+	}
+	n, err := c.get(ino)
+	switch {
+	case err != nil:
+		return err
+	case !n.dir && n.visible():
+		return ErrNotDir
+	}
+	return fs.ErrNotExist
+}
+
+func entry(s *shown, parent Ino, name string, derived bool) Entry {
+	return Entry{Name: name, Ino: s.ino, Parent: parent, Kind: s.kind(), Conflict: derived || s.copy}
+}
+
+// Lookup returns what name in dir shows, or fs.ErrNotExist, or [ErrNotDir] if
+// dir is none. It reads one name and the inodes placed there, unless the name
+// is made up.
+func (v *View) Lookup(dir Ino, name string) (Entry, error) {
+	c := v.reads()
+	if err := v.isDir(c, dir); err != nil {
+		return Entry{}, err
+	}
+	s, base, ok, err := v.find(c, Place{dir, name})
+	if err != nil {
+		return Entry{}, err
+	}
+	if !ok {
+		return Entry{}, fs.ErrNotExist
+	}
+	return entry(&s, dir, name, base.Name != name), nil
+}
+
+// List returns all that dir shows, sorted by name. Errors are those of Lookup.
+func (v *View) List(dir Ino) ([]Entry, error) {
+	c := v.reads()
+	if err := v.isDir(c, dir); err != nil {
+		return nil, err
+	}
+	d, _ := v.noted.get(dir)
+	var es []Entry
+	err := v.each(c, dir, func(n *inode, p Place) error {
+		if d != nil && d.places[p.Name] {
+			return nil
+		}
+		for _, m := range v.members(nil, n, p) {
+			es = append(es, entry(&shown{member: m}, dir, p.Name, false))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if d != nil {
+		for base := range d.places {
+			g, err := v.group(c, Place{dir, base})
+			if err != nil {
+				return nil, err
+			}
+			for i := range g {
+				name := v.finalName(Place{dir, base}, g[i].ref)
+				es = append(es, entry(&g[i], dir, name, i > 0))
+			}
+		}
+	}
+	if d == nil || !d.places[RecoveredName] {
+		if dir == Root && v.shows(Recovered) {
+			es = append(es, Entry{Name: RecoveredName, Ino: Recovered, Parent: Root, Kind: Dir})
+		}
+	}
+	slices.SortFunc(es, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
+	return es, nil
+}
+
+// each calls fn for every place in dir that an inode wants, once for each inode
+// and place. The inode may not be shown there.
+func (v *View) each(c *cached, dir Ino, fn func(*inode, Place) error) error {
+	parents := []Ino{dir}
+	if dir == Recovered {
+		v.lost.each(func(i Ino, _ int32) {
+			if i != dir {
+				parents = append(parents, i)
+			}
+		})
+	}
+	for _, p := range parents {
+		inos, err := v.s.Children(p)
+		if err != nil {
+			return fmt.Errorf("children of %v: %w", p, err)
+		}
+		for _, ino := range inos {
+			if v.dirs.has(ino) {
+				if at, _ := v.placeOf(ino); at.Parent != dir || v.displaced.has(ino) || !v.shows(ino) {
+					continue
+				}
+			}
+			n, err := c.get(ino)
+			if err != nil {
+				return err
+			}
+			if err := eachPlace(n, p, dir, fn); err != nil {
+				return err
+			}
+		}
+	}
+	var here []Ino
+	v.displaced.each(func(i Ino, at Place) {
+		if at.Parent == dir {
+			here = append(here, i)
+		}
+	})
+	for _, ino := range here {
+		n, err := c.get(ino)
+		if err != nil {
+			return err
+		}
+		at, _ := v.placeOf(ino)
+		if err := fn(n, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachPlace calls fn for each name that n has in parent, which is shown as dir.
+func eachPlace(n *inode, parent, dir Ino, fn func(*inode, Place) error) error {
+	if n.dir {
+		return fn(n, Place{dir, n.loc.Name})
+	}
+	for i := range n.own {
+		l := &n.own[i]
+		first := func(o link) bool { return o.Parent == l.Parent && o.Name == l.Name }
+		if l.Parent != parent || slices.IndexFunc(n.own, first) != i {
+			continue
+		}
+		if err := fn(n, Place{dir, l.Name}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// empty reports whether dir shows nothing.
+func (v *View) empty(c *cached, dir Ino) (bool, error) {
+	if n, ok := v.dirs.get(dir); !ok || n.kids > 0 {
+		return false, nil
+	}
+	n, err := v.countFiles(c, dir, 1)
+	return n == 0, err
+}
+
+// countFiles counts the links of files that are shown and placed in dir, up to
+// at least limit.
+func (v *View) countFiles(c *cached, dir Ino, limit int32) (count int32, err error) {
+	inos, err := v.s.Children(dir)
+	if err != nil {
+		return 0, fmt.Errorf("children of %v: %w", dir, err)
+	}
+	for _, ino := range inos {
+		if count >= limit {
+			break
+		}
+		if v.dirs.has(ino) {
+			continue
+		}
+		n, err := c.get(ino)
+		if err != nil {
+			return 0, err
+		}
+		if !n.dir && n.visible() {
+			for i := range n.own {
+				if n.own[i].Parent == dir {
+					count++
+				}
+			}
+		}
+	}
+	return count, nil
+}
+
+// Node returns the inode as it is shown, a conflict copy by the inode that its
+// [Entry] has, or fs.ErrNotExist if no name shows it.
+func (v *View) Node(ino Ino) (Node, error) {
+	c := v.reads()
+	if x, ok := v.virtual.get(ino); ok {
+		return v.copyNode(c, ino, x)
+	}
+	if ino == Recovered && v.shows(ino) {
+		d, _ := v.dirs.get(ino)
+		at, _ := v.placeOf(ino)
+		return Node{Ino: ino, Kind: Dir, Mode: 0o555, NLink: 2 + int(d.kids), Parent: Root, Name: v.finalName(at, ref{ino: ino})}, nil
+	}
+	n, err := c.get(ino)
+	if err != nil {
+		return Node{}, err
+	}
+	a := n.attrs()
+	if n.dir {
+		return v.dirNode(n, &a)
+	}
+	if !n.visible() {
+		return Node{}, fs.ErrNotExist
+	}
+	x := fileNode(ino, n.content)
+	x.Base, x.Author, x.NLink, x.Xattrs = slices.Clone(n.base), n.author, v.names(n), a.xattrs
+	if a.mode != nil {
+		x.Mode = *a.mode
+	}
+	if a.mtime != nil {
+		x.MTime = *a.mtime
+	}
+	at, l := v.rendered(&n.own[0].Link), &n.own[0]
+	x.Parent, x.Name = at.Parent, v.finalName(at, ref{ino, l.id})
+	x.Conflict = l.Copy || x.Name != at.Name
+	return x, nil
+}
+
+// names counts the different places that show the file n.
+func (v *View) names(n *inode) int {
+	if len(n.own) == 1 {
+		return 1
+	}
+	seen := map[Place]struct{}{}
+	for i := range n.own {
+		seen[v.rendered(&n.own[i].Link)] = struct{}{}
+	}
+	return len(seen)
+}
+
+func fileNode(ino Ino, c *Content) Node {
+	return Node{Ino: ino, Kind: c.Kind, Mode: c.Mode, Size: c.Size, MTime: c.MTime, Ref: c.Ref, Inline: c.Inline, NLink: 1}
+}
+
+func (v *View) dirNode(n *inode, a *attrs) (Node, error) {
+	d, ok := v.dirs.get(n.ino)
+	if !ok || !d.visible() {
+		return Node{}, fs.ErrNotExist
+	}
+	x := Node{Ino: n.ino, Kind: Dir, Mode: DirMode, MTime: n.loc.LocTime, NLink: 2 + int(d.kids), Xattrs: a.xattrs, Author: n.loc.dot.Actor}
+	if a.mode != nil {
+		x.Mode = *a.mode
+	}
+	if a.mtime != nil && a.wall >= n.loc.LocTime {
+		x.MTime = *a.mtime
+	}
+	if at, ok := v.placeOf(n.ino); ok {
+		x.Parent, x.Name = at.Parent, v.finalName(at, ref{ino: n.ino})
+		x.Conflict = d.copy || x.Name != at.Name
+	}
+	return x, nil
+}
+
+func (v *View) copyNode(c *cached, ino Ino, from virtual) (Node, error) {
+	n, err := c.get(from.of)
+	if err != nil {
+		return Node{}, err
+	}
+	i := n.copyBy(from.dot)
+	if i < 0 {
+		return Node{}, fs.ErrNotExist
+	}
+	x := fileNode(ino, &n.copies[i].Content)
+	x.Base, x.Author, x.Conflict = slices.Clone(n.copies[i].dots), from.dot.Actor, true
+	at := v.rendered(&n.own[0].Link)
+	x.Parent, x.Name = at.Parent, v.finalName(at, ref{ino: ino})
+	return x, nil
+}
+
+// copyBy returns the index of the copy that dot names, or -1.
+func (n *inode) copyBy(dot Dot) int {
+	return slices.IndexFunc(n.copies, func(c version) bool { return c.dots[0] == dot })
+}
+
+// Path returns "/" or "/a/b", the primary name of ino, or fs.ErrNotExist.
+func (v *View) Path(ino Ino) (string, error) {
+	if ino == Root {
+		return "/", nil
+	}
+	x, err := v.Node(ino)
+	if err != nil {
+		return "", err
+	}
+	return v.path(x.Parent, x.Name), nil
+}
+
+// path joins the name of dir's path and name.
+func (v *View) path(dir Ino, name string) string {
+	p := "/" + name
+	v.up(dir, func(i Ino, _ dirNode) bool {
+		if at, ok := v.placeOf(i); ok {
+			p = "/" + v.finalName(at, ref{ino: i}) + p
+		}
+		return true
+	})
+	return p
+}
+
+// Conflict is an entry that is a conflict copy.
+type Conflict struct {
+	Entry
+	Path string
+}
+
+// Conflicts returns every conflict copy, sorted by path: those whose name is
+// made up now, and those that were given it for good and not renamed since.
+func (v *View) Conflicts() ([]Conflict, error) {
+	c := v.reads()
+	type dirNoted struct {
+		dir Ino
+		*noted
+	}
+	var all []dirNoted
+	v.noted.each(func(dir Ino, d *noted) { all = append(all, dirNoted{dir, d}) })
+	var out []Conflict
+	for _, d := range all {
+		for base := range d.places {
+			p := Place{d.dir, base}
+			g, err := v.group(c, p)
+			if err != nil {
+				return nil, err
+			}
+			for i := range g {
+				e := entry(&g[i], d.dir, v.finalName(p, g[i].ref), i > 0)
+				if e.Conflict {
+					out = append(out, Conflict{e, v.path(d.dir, e.Name)})
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Conflict) int { return cmp.Compare(a.Path, b.Path) })
+	return out, nil
+}
