@@ -1,0 +1,67 @@
+package replica
+
+import (
+	"fmt"
+
+	"github.com/roamfs/roamfs/peer/device"
+	"github.com/roamfs/roamfs/sync/store"
+)
+
+// MembersKey is the value of the database that holds the membership log.
+const MembersKey = "members"
+
+// Add makes dev a member, signed by this device, and tells the peers. The
+// label may come out with a number appended if it is taken.
+func (r *Replica) Add(dev device.ID, label string, role device.Role, actor [8]byte) error {
+	if _, err := r.cfg.Members.Add(r.cfg.Key, dev, label, role, actor, r.cfg.Now()); err != nil {
+		return fmt.Errorf("add device: %w", err)
+	}
+	if err := r.saveMembers(); err != nil {
+		return fmt.Errorf("add device: %w", err)
+	}
+	if err := r.st.Sync(); err != nil {
+		return fmt.Errorf("add device: %w", err)
+	}
+	r.membersChanged()
+	return nil
+}
+
+func (r *Replica) saveMembers() error {
+	return r.st.Update(func(tx *store.Tx) error {
+		tx.SetValue(MembersKey, r.cfg.Members.Encode())
+		return nil
+	})
+}
+
+// membersChanged makes every session compare logs and vectors again.
+func (r *Replica) membersChanged() {
+	s := &r.sessions
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.live {
+		p.hello = true
+		p.poke()
+	}
+}
+
+// Caught reports whether everything that the peer dev said it knows is here,
+// and everything published here is known to it as far as it said or was sent.
+func (r *Replica) Caught(dev device.ID) (here, there bool) {
+	mine := r.known()
+	s := &r.sessions
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.live[dev]
+	if !ok || p.theirs == nil {
+		return false, false
+	}
+	return mine.Covers(p.theirs), p.theirs.Covers(mine)
+}
+
+// Commits returns how many commits are known here, of all devices.
+func (r *Replica) Commits() (n uint64) {
+	for _, ctr := range r.known() {
+		n += ctr
+	}
+	return n
+}

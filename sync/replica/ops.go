@@ -1,0 +1,299 @@
+package replica
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/roamfs/roamfs/sync/store"
+	"github.com/roamfs/roamfs/sync/tree"
+)
+
+// Lookup returns the inode that dir shows under name, or [fs.ErrNotExist].
+func (r *Replica) Lookup(dir tree.Ino, name string) (tree.Node, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.lookupLocked(dir, name)
+}
+
+func (r *Replica) lookupLocked(dir tree.Ino, name string) (tree.Node, error) {
+	e, err := r.view.Lookup(dir, name)
+	if err != nil {
+		return tree.Node{}, err
+	}
+	return r.view.Node(e.Ino)
+}
+
+// Node returns an inode as it is shown, or [fs.ErrNotExist].
+func (r *Replica) Node(ino tree.Ino) (tree.Node, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.view.Node(ino)
+}
+
+// List returns the entries of a directory, sorted by name.
+func (r *Replica) List(dir tree.Ino) ([]tree.Entry, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.view.List(dir)
+}
+
+// Path returns the path of an inode's first link from the root.
+func (r *Replica) Path(ino tree.Ino) (string, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.view.Path(ino)
+}
+
+// Conflicts returns every conflict copy.
+func (r *Replica) Conflicts() ([]tree.Conflict, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.view.Conflicts()
+}
+
+// edit carries out one user operation and makes it visible and safe from
+// kill -9 before it returns.
+func (r *Replica) edit(fn func(*tree.Edit) error, also func(*store.Tx) error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, err := r.editLocked(fn, also)
+	return err
+}
+
+// editLocked returns what the operation changed for those who show the tree.
+func (r *Replica) editLocked(fn func(*tree.Edit) error, also func(*store.Tx) error) (aff tree.Affected, err error) {
+	if r.broken {
+		return aff, ErrBroken
+	}
+	if r.open.full() {
+		if err := r.closeBatchLocked(); err != nil {
+			return aff, err
+		}
+	}
+	e := r.view.Edit(r.dot(), r.index, r.cfg.Now().UnixNano())
+	r.index++
+	if err := fn(e); err != nil {
+		return aff, err
+	}
+	ch := e.Change()
+	p, err := r.view.Prepare(ch)
+	if err != nil {
+		return aff, err
+	}
+	touch := r.open.touch(r.dot(), ch)
+	err = r.st.Update(func(tx *store.Tx) error {
+		if err := tx.Apply(ch); err != nil {
+			return err
+		}
+		if len(touch.Put)+len(touch.Drop) > 0 {
+			tx.LogTouch(r.open.next, touch)
+		}
+		if also != nil {
+			return also(tx)
+		}
+		return nil
+	})
+	if err != nil {
+		return aff, err
+	}
+	r.open.add(touch, ch)
+	r.touchSpans(ch)
+	if aff, err = p.Done(); err != nil {
+		r.broken = true
+		return aff, fmt.Errorf("%w: %w", ErrBroken, err)
+	}
+	if !r.open.empty() {
+		r.wake()
+	}
+	return aff, nil
+}
+
+func (r *Replica) dot() tree.Dot {
+	return tree.Dot{Actor: r.cfg.Actor, Ctr: r.vector[r.cfg.Actor] + 1}
+}
+
+func (r *Replica) touchSpans(ch tree.Change) {
+	for _, rec := range ch.Put {
+		r.spans.Touch(rec.Key.Ino())
+	}
+	for _, kd := range ch.Drop {
+		r.spans.Touch(kd.Key.Ino())
+	}
+}
+
+// Create makes a file, symlink or fifo; [fs.ErrExist] if the name is taken.
+func (r *Replica) Create(parent tree.Ino, name string, c tree.Content) (n tree.Node, err error) {
+	return r.made(func(e *tree.Edit) (tree.Ino, error) { return e.Create(parent, name, c) })
+}
+
+// Mkdir makes a directory.
+func (r *Replica) Mkdir(parent tree.Ino, name string, mode uint32) (tree.Node, error) {
+	return r.made(func(e *tree.Edit) (tree.Ino, error) { return e.Mkdir(parent, name, mode) })
+}
+
+// Link gives a file another name.
+func (r *Replica) Link(ino, parent tree.Ino, name string) (tree.Node, error) {
+	return r.made(func(e *tree.Edit) (tree.Ino, error) { return ino, e.Link(ino, parent, name) })
+}
+
+// made runs an operation that returns an inode and reads it back in the same step.
+func (r *Replica) made(fn func(*tree.Edit) (tree.Ino, error)) (n tree.Node, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ino tree.Ino
+	_, err = r.editLocked(func(e *tree.Edit) (err error) { ino, err = fn(e); return err }, nil)
+	if err != nil {
+		return n, err
+	}
+	return r.view.Node(ino)
+}
+
+// Unlink removes a name of a file. It returns the inode's number of names left.
+func (r *Replica) Unlink(parent tree.Ino, name string) error {
+	return r.edit(func(e *tree.Edit) error { return e.Unlink(parent, name) }, nil)
+}
+
+// Rmdir removes an empty directory.
+func (r *Replica) Rmdir(parent tree.Ino, name string) error {
+	return r.edit(func(e *tree.Edit) error { return e.Rmdir(parent, name) }, nil)
+}
+
+// Rename moves an entry as rename(2) does; noReplace and exchange as in renameat2(2).
+func (r *Replica) Rename(op tree.Ino, on string, np tree.Ino, nn string, noReplace, exchange bool) error {
+	return r.edit(func(e *tree.Edit) error { return e.Rename(op, on, np, nn, noReplace, exchange) }, nil)
+}
+
+// Chmod sets the permission bits (07777).
+func (r *Replica) Chmod(ino tree.Ino, mode uint32) error {
+	return r.edit(func(e *tree.Edit) error { return e.Chmod(ino, mode) }, nil)
+}
+
+// SetMTime sets the modification time, in ns since 1970.
+func (r *Replica) SetMTime(ino tree.Ino, ns int64) error {
+	return r.edit(func(e *tree.Edit) error { return e.SetMTime(ino, ns) }, nil)
+}
+
+// SetXattr stores an extended attribute of at most 64 KiB.
+func (r *Replica) SetXattr(ino tree.Ino, name string, value []byte) error {
+	return r.edit(func(e *tree.Edit) error { return e.SetXattr(ino, name, value) }, nil)
+}
+
+// RemoveXattr removes an extended attribute, or reports [tree.ErrNoXattr].
+func (r *Replica) RemoveXattr(ino tree.Ino, name string) error {
+	return r.edit(func(e *tree.Edit) error { return e.RemoveXattr(ino, name) }, nil)
+}
+
+// Write commits new content of a file: it supersedes the versions base, which
+// are what the writer had opened, and nothing else. With dropDraft the file's
+// journal entry goes in the same step.
+func (r *Replica) Write(ino tree.Ino, base []tree.Dot, c tree.Content, dropDraft bool) (n tree.Node, err error) {
+	var aff tree.Affected
+	n, err = func() (n tree.Node, err error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		real := ino
+		aff, err = r.editLocked(func(e *tree.Edit) (err error) {
+			real, err = e.Write(ino, base, c)
+			return err
+		}, func(tx *store.Tx) error {
+			if dropDraft {
+				return tx.DropDraft(ino)
+			}
+			return nil
+		})
+		if err != nil {
+			return n, err
+		}
+		return r.view.Node(real)
+	}()
+	if err != nil {
+		return n, err
+	}
+	if len(aff.Entries) > 0 { // it met a version that it had not seen: a conflict copy
+		r.tell(aff)
+	}
+	r.wrote(n.Ino)
+	return n, nil
+}
+
+// PutDraft journals a draft; it survives kill -9 from now on.
+func (r *Replica) PutDraft(d tree.Draft) error {
+	return r.st.Update(func(tx *store.Tx) error { return tx.PutDraft(d) })
+}
+
+// DropDraft removes a draft from the journal.
+func (r *Replica) DropDraft(ino tree.Ino) error {
+	return r.st.Update(func(tx *store.Tx) error { return tx.DropDraft(ino) })
+}
+
+// Drafts returns the journal of drafts.
+func (r *Replica) Drafts() ([]tree.Draft, error) { return r.st.Drafts() }
+
+// Local is what this device alone keeps of an inode.
+type Local struct {
+	UID, GID uint32
+	Owned    bool // UID and GID are set
+}
+
+// Local returns what this device keeps of an inode; the zero Local if nothing.
+func (r *Replica) Local(ino tree.Ino) Local {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.locals[ino]
+}
+
+// SetLocal stores what this device keeps of an inode.
+func (r *Replica) SetLocal(ino tree.Ino, l Local) error {
+	var b []byte
+	if l.Owned {
+		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32([]byte{1}, l.UID), l.GID)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.st.Update(func(tx *store.Tx) error { tx.SetLocal(ino, b); return nil }); err != nil {
+		return err
+	}
+	if l.Owned {
+		r.locals[ino] = l
+	} else {
+		delete(r.locals, ino)
+	}
+	return nil
+}
+
+func (r *Replica) loadLocals() error {
+	return r.st.Locals(func(ino tree.Ino, b []byte) error {
+		if len(b) != 9 || b[0] != 1 {
+			return fmt.Errorf("%w: local attributes of %x", store.ErrDamaged, ino)
+		}
+		r.locals[ino] = Local{binary.BigEndian.Uint32(b[1:]), binary.BigEndian.Uint32(b[5:]), true}
+		return nil
+	})
+}
+
+// Contents calls fn with every content record of the tree, conflict copies
+// too: the content that current versions refer to. Snaps in link records, which
+// stand in for content that a concurrent delete removed, are included.
+func (r *Replica) Contents(fn func(ino tree.Ino, c tree.Content) error) error {
+	snap := r.st.Snapshot()
+	defer snap.Release()
+	return snap.Scan(nil, nil, func(rec tree.Record) error {
+		switch rec.Key.Type() {
+		case 'C':
+			c, err := tree.DecodeContent(rec.Value)
+			if err != nil {
+				return fmt.Errorf("%w: content record: %w", store.ErrDamaged, err)
+			}
+			return fn(rec.Key.Ino(), c)
+		case 'L':
+			l, err := tree.DecodeLink(rec.Value)
+			if err != nil {
+				return fmt.Errorf("%w: link record: %w", store.ErrDamaged, err)
+			}
+			if l.Snap != nil {
+				return fn(rec.Key.Ino(), *l.Snap)
+			}
+		}
+		return nil
+	})
+}

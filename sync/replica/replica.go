@@ -1,0 +1,402 @@
+// Package replica is one device's replica of the tree: it carries out the
+// user's operations, publishes them as signed commits, adopts the commits of
+// other devices, and tells those who show the tree what changed.
+//
+// # Batches
+//
+// Operations change the local records at once, under the dot (actor, n+1) of
+// the open batch, where n is the number of this actor's last commit. Publishing
+// closes the batch: what it put and dropped becomes a delta, the manifest over
+// it is signed, and only after the database is synced does either leave the
+// process, so that no dot that another device has seen can be given out again.
+// An operation that undoes another of the same batch leaves no trace; a batch
+// that comes to nothing is not published.
+//
+// # Adoption
+//
+// A commit is applied when everything that its author had seen is here. Peers
+// push commits in the order in which they came to know them, which keeps that
+// true; a gap is closed by saying hello again. A device that lacks commits that
+// nobody keeps any more takes the whole state from one peer, checks it against
+// the root that this peer signed, and joins it in one step (package tree, join).
+//
+// Idea: sync.md's dotted store with one join; push of signed deltas with an
+// anti-entropy hello, as in Demers et al., Epidemic Algorithms (1987).
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/roamfs/roamfs/peer/device"
+	"github.com/roamfs/roamfs/sync/manifest"
+	"github.com/roamfs/roamfs/sync/merkle"
+	"github.com/roamfs/roamfs/sync/store"
+	"github.com/roamfs/roamfs/sync/tree"
+)
+
+// A batch is published once it has this many records or bytes, so that a
+// commit fits one database transaction and one message.
+const (
+	batchRecords = 2048
+	batchBytes   = 384 << 10
+)
+
+// ErrBroken means that the view no longer matches the database after a failed
+// read; the device has to be restarted.
+var ErrBroken = errors.New("the tree could not be read after a change: restart this device")
+
+// Config is what a replica needs. All fields but Keep, Now and Log are required.
+type Config struct {
+	Store   *store.Store
+	Key     device.Key
+	Actor   tree.Actor
+	Members *device.Log
+	Spread  [32]byte // keys the shape of the Merkle tree; the same on all devices of a hive
+	Epoch   uint32
+	Staging string           // file path for a state that is being received
+	Keep    int64            // bytes of commits kept for peers; default 8 MiB
+	Now     func() time.Time // default time.Now
+	Log     *slog.Logger
+}
+
+// Replica is safe for concurrent use.
+//
+// Locks: mu guards the view and the bookkeeping below it and is held during
+// database transactions, which run at memory speed, but never during a sync, a
+// send or a call to a subscriber. sessions.mu is taken alone or inside mu.
+type Replica struct {
+	cfg Config
+	st  *store.Store
+	log *slog.Logger
+
+	dirty chan struct{} // 1: the open batch has something
+
+	mu      sync.RWMutex
+	view    *tree.View
+	vector  tree.Vector // commits published or adopted
+	open    batch
+	index   uint64 // of the next Edit of this process
+	spans   *merkle.Tree
+	heads   map[tree.Actor]head
+	commits commits
+	broken  bool
+	locals  map[tree.Ino]Local
+
+	telling sync.Mutex // one call to the subscribers at a time
+	subMu   sync.Mutex
+	subs    []func(tree.Affected)
+	writes  []func(tree.Ino)
+
+	sessions sessions
+	syncing  sync.Mutex // one publish at a time
+}
+
+// head is what is known of an actor's newest manifest.
+type head struct {
+	seq  uint64
+	ctr  uint64
+	hash manifest.Hash
+}
+
+// Open reads the replica from its database. An unfinished batch of an earlier
+// run is closed first, so that its dot is never used for anything else.
+func Open(cfg Config) (*Replica, error) {
+	if cfg.Keep == 0 {
+		cfg.Keep = 8 << 20
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	r := &Replica{
+		cfg: cfg, st: cfg.Store, log: cfg.Log,
+		dirty:  make(chan struct{}, 1),
+		heads:  map[tree.Actor]head{},
+		locals: map[tree.Ino]Local{},
+	}
+	r.sessions.init(r)
+	if err := r.load(); err != nil {
+		return nil, fmt.Errorf("open tree: %w", err)
+	}
+	if _, err := r.publish(); err != nil {
+		return nil, fmt.Errorf("open tree: %w", err)
+	}
+	return r, nil
+}
+
+func (r *Replica) load() error {
+	b, err := r.st.Value("vector")
+	if err != nil {
+		return err
+	}
+	r.vector = tree.Vector{}
+	if b != nil {
+		var rest []byte
+		if r.vector, rest, err = tree.DecodeVector(b); err != nil || len(rest) > 0 {
+			return fmt.Errorf("%w: version vector: %w", store.ErrDamaged, err)
+		}
+	}
+	if err := r.st.Heads(func(a tree.Actor, b []byte) error {
+		m, err := manifest.Decode(b)
+		if err != nil {
+			return fmt.Errorf("%w: manifest of %x: %w", store.ErrDamaged, a, err)
+		}
+		r.heads[a] = head{m.Seq, m.Ctr, m.Hash()}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := r.commits.load(r.st); err != nil {
+		return err
+	}
+	if err := r.loadLocals(); err != nil {
+		return err
+	}
+	if err := r.loadSpans(); err != nil {
+		return err
+	}
+	if r.view, err = tree.NewView(r.st, tree.Labels(r.label)); err != nil {
+		return err
+	}
+	return r.open.load(r.st, tree.Dot{Actor: r.cfg.Actor, Ctr: r.vector[r.cfg.Actor] + 1})
+}
+
+// spansKey names the Merkle leaf spans as they were at the last clean close.
+const spansKey = "spans"
+
+func (r *Replica) loadSpans() error {
+	b, err := r.st.Value(spansKey)
+	if err != nil {
+		return err
+	}
+	if b != nil {
+		// From now on they are stale: only a clean close writes them again.
+		if err := r.st.Update(func(tx *store.Tx) error { tx.SetValue(spansKey, nil); return nil }); err != nil {
+			return err
+		}
+		if r.spans, err = merkle.Load(r.cfg.Spread, b); err == nil {
+			return nil
+		}
+		r.log.Warn("merkle spans unreadable, building them anew", "err", err)
+	}
+	snap := r.st.Snapshot()
+	defer snap.Release()
+	r.spans, err = merkle.Build(r.cfg.Spread, source{snap})
+	return err
+}
+
+// Close ends all sessions and keeps what makes the next Open fast. The caller
+// has stopped Run and closes the database afterwards.
+func (r *Replica) Close() error {
+	r.sessions.closeAll()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.broken {
+		return nil
+	}
+	if _, err := r.rootLocked(); err != nil {
+		return fmt.Errorf("close tree: %w", err)
+	}
+	b, err := r.spans.MarshalBinary()
+	if err != nil {
+		return fmt.Errorf("close tree: %w", err)
+	}
+	if len(b) > 1<<20 {
+		return nil // built anew at the next start
+	}
+	return r.st.Update(func(tx *store.Tx) error { tx.SetValue(spansKey, b); return nil })
+}
+
+// Run publishes what the user does until ctx ends, then publishes what is left.
+func (r *Replica) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return r.Publish()
+		case <-r.dirty:
+		}
+		r.settle(ctx)
+		if err := r.Publish(); err != nil {
+			r.log.Error("publish", "err", err)
+			select { // the batch stays open: try again
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+			r.wake()
+		}
+	}
+}
+
+// settle waits for the end of a burst of operations: quiet for 10 ms, or the
+// batch full, or half a second in all. A single operation reaches the other
+// devices at once; an import travels in batches.
+func (r *Replica) settle(ctx context.Context) {
+	deadline := time.After(500 * time.Millisecond)
+	for last := r.openSize(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-deadline:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+		now := r.openSize()
+		if now == last || now >= batchRecords {
+			return
+		}
+		last = now
+	}
+}
+
+func (r *Replica) openSize() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.open.ops
+}
+
+func (r *Replica) wake() {
+	select {
+	case r.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// Subscribe registers fn to be told what other devices changed. It is called
+// without locks held, one call at a time, after the change is visible.
+func (r *Replica) Subscribe(fn func(tree.Affected)) {
+	r.subMu.Lock()
+	defer r.subMu.Unlock()
+	r.subs = append(r.subs, fn)
+}
+
+func (r *Replica) tell(a tree.Affected) {
+	if len(a.Entries) == 0 && len(a.Inodes) == 0 {
+		return
+	}
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	r.subMu.Lock()
+	fns := r.subs
+	r.subMu.Unlock()
+	for _, fn := range fns {
+		fn(a)
+	}
+}
+
+// SubscribeWrites registers fn to be told the inodes to which this device has
+// committed content. It is called without locks held.
+func (r *Replica) SubscribeWrites(fn func(tree.Ino)) {
+	r.subMu.Lock()
+	defer r.subMu.Unlock()
+	r.writes = append(r.writes, fn)
+}
+
+func (r *Replica) wrote(ino tree.Ino) {
+	r.subMu.Lock()
+	fns := r.writes
+	r.subMu.Unlock()
+	for _, fn := range fns {
+		fn(ino)
+	}
+}
+
+// label names an actor's device, for conflict copies.
+func (r *Replica) label(a tree.Actor) string {
+	if m, ok := r.Author(a); ok {
+		return m.Label
+	}
+	return fmt.Sprintf("%x", a[:4])
+}
+
+// Author returns the device that an actor belongs to.
+func (r *Replica) Author(a tree.Actor) (device.Member, bool) {
+	return r.cfg.Members.ByActor(a)
+}
+
+// Sync makes every operation that has returned survive power loss.
+func (r *Replica) Sync() error { return r.st.Sync() }
+
+// State returns the root of the tree and the state id, which two devices share
+// exactly when they show the same tree and know the same history.
+func (r *Replica) State() (root, state [32]byte, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h, err := r.rootLocked()
+	if err != nil {
+		return root, state, err
+	}
+	v := r.vector
+	if !r.open.empty() {
+		v = v.Clone()
+		v[r.cfg.Actor]++
+	}
+	return h, manifest.StateID(h, v), nil
+}
+
+// rootLocked returns the root over the present records, those of the open batch
+// included. It needs mu for writing.
+func (r *Replica) rootLocked() (root merkle.Hash, err error) {
+	snap := r.st.Snapshot()
+	defer snap.Release()
+	root, err = r.spans.Root(source{snap})
+	if errors.Is(err, merkle.ErrStale) {
+		r.log.Warn("merkle spans are stale, building them anew")
+		if r.spans, err = merkle.Build(r.cfg.Spread, source{snap}); err == nil {
+			root, err = r.spans.Root(source{snap})
+		}
+	}
+	if err != nil {
+		return root, fmt.Errorf("root: %w", err)
+	}
+	return root, nil
+}
+
+// Resolve finds the inode at a slash-separated path from the root.
+func (r *Replica) Resolve(path string) (tree.Node, error) {
+	n, err := r.Node(tree.Ino{})
+	if err != nil {
+		return n, err
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		if name == "" || name == "." {
+			continue
+		}
+		if n.Kind != tree.Dir {
+			return tree.Node{}, &fs.PathError{Op: "resolve", Path: path, Err: tree.ErrNotDir}
+		}
+		if n, err = r.Lookup(n.Ino, name); err != nil {
+			return tree.Node{}, &fs.PathError{Op: "resolve", Path: path, Err: err}
+		}
+	}
+	return n, nil
+}
+
+// source lets the Merkle tree read the records of a snapshot.
+type source struct{ *store.Snapshot }
+
+// Scan implements [merkle.Source].
+func (s source) Scan(from, to []byte, fn func(merkle.Entry) error) error {
+	return s.Snapshot.Scan(from, to, func(r tree.Record) error {
+		return fn(entryOf(r))
+	})
+}
+
+// entryOf is how a record enters the Merkle tree: its key, and its dot and
+// value in one.
+func entryOf(r tree.Record) merkle.Entry {
+	v := make([]byte, 0, 16+len(r.Value))
+	v = append(v, r.Dot.Actor[:]...)
+	for s := 56; s >= 0; s -= 8 {
+		v = append(v, byte(r.Dot.Ctr>>s))
+	}
+	return merkle.Entry{Key: []byte(r.Key), Value: append(v, r.Value...)}
+}
