@@ -11,13 +11,13 @@ type node struct {
 	first [prefixLen]byte // first group in it
 	hash  Hash
 	level uint8 // of first
-	dirty bool  // hash is out of date, and so is where its run is cut
+	dirty bool  // hash is out of date, and so is where the rest of its run is cut
 }
 
 // A layer holds the nodes of one height, in order. A run is the nodes from one
 // that begins because of its level to before the next; all but crafted runs are
-// one node. A run is rebuilt as a whole, so where it begins and ends is the
-// only thing that must be right about old nodes.
+// one node. Where a node begins depends on what lies before it in its run, so
+// after a change in one node the rest of the run is made anew, and nothing else.
 type layer struct {
 	height int
 	nodes  []node
@@ -55,8 +55,10 @@ func (l *layer) mark(i int) {
 	}
 }
 
-// A region is a stretch of runs to be rebuilt: nodes from to before to. What is
-// outside of it stays as it is, the boundary groups on both sides included.
+// A region is a stretch of nodes to be made anew, which ends where a run ends:
+// nodes from to before to. What is outside of it stays as it is, the group with
+// which the next node begins included, and so does the group with which the
+// region begins unless that is the first of all.
 type region struct {
 	from, to int
 	nodes    []node // instead of the old ones
@@ -74,13 +76,10 @@ func (l *layer) regions() []region {
 			continue
 		}
 		r := region{from: d, to: d + 1}
-		for !l.natural(r.from) {
-			r.from--
-		}
 		for r.to < len(l.nodes) && !l.natural(r.to) {
 			r.to++
 		}
-		// Two dirty runs side by side may have lost the boundary between them.
+		// Two dirty nodes side by side may have lost the boundary between them.
 		if n := len(out); n > 0 && out[n-1].to == r.from {
 			out[n-1].to = r.to
 		} else {

@@ -31,18 +31,18 @@ func (t *Tree) MarshalBinary() ([]byte, error) {
 	check := t.h.check()
 	b = append(b, savedVersion)
 	b = append(b, check[:]...)
-	b = append(b, flag(l.all))
+	b = append(b, bit(l.all))
 	b = binary.AppendUvarint(b, uint64(len(l.nodes)))
 	for i := range l.nodes {
 		n := &l.nodes[i]
 		b = append(b, n.first[:]...)
 		b = append(b, n.hash[:]...)
-		b = append(b, flag(n.dirty))
+		b = append(b, bit(n.dirty))
 	}
 	return append(b, sumSaved(b)...), nil
 }
 
-func flag(set bool) byte {
+func bit(set bool) byte {
 	if set {
 		return 1
 	}
