@@ -330,9 +330,16 @@ func (e *Edit) Write(ino Ino, base []Dot, c Content) (Ino, error) {
 
 // write puts content c on n in place of the contents that are old.
 func (e *Edit) write(n *inode, old func(Dot) bool, c Content) error {
+	hidden := map[LinkID]bool{}
 	if len(n.base) == 0 || slices.ContainsFunc(n.base, old) {
-		if err := e.dropTwins(n); err != nil {
+		same, links, err := e.twins(n)
+		if err != nil {
 			return err
+		}
+		e.remove(same)
+		for _, id := range links {
+			hidden[id] = true
+			e.clear(n, LinkKey(n.ino, id))
 		}
 	}
 	k := ContentKey(n.ino)
@@ -347,32 +354,45 @@ func (e *Edit) write(n *inode, old func(Dot) bool, c Content) error {
 		return nil
 	}
 	for i := range n.own[:min(len(n.own), maxTouch)] {
-		e.touch(n, &n.own[i], nil)
+		if !hidden[n.own[i].id] {
+			e.touch(n, &n.own[i], nil)
+		}
 	}
 	return nil
 }
 
-// dropTwins removes the links that n hides because they show the same.
-func (e *Edit) dropTwins(n *inode) error {
+// twins returns the members that show the same as the file n and that n stands
+// for, and the links of n where another stands for it, so that n is not what the
+// user sees there. If that is so everywhere, the first place of n counts as its
+// own.
+func (e *Edit) twins(n *inode) (same []member, hidden []LinkID, err error) {
 	c := e.reads()
-	var others []member
+	var first []member
+	stands := false
 	for i := range n.own {
-		at := e.v.rendered(&n.own[i].Link)
-		s, ok, err := e.shownAs(c, at, ref{n.ino, n.own[i].id})
+		r := ref{n.ino, n.own[i].id}
+		s, ok, err := e.shownAs(c, e.v.rendered(&n.own[i].Link), r)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		if !ok {
-			continue
-		}
-		for _, m := range s.all() {
-			if m.of.ino != n.ino {
-				others = append(others, m)
+		mine := !ok || s.is(r)
+		stands = stands || mine
+		if ok && (mine || i == 0) {
+			others := slices.DeleteFunc(s.all(), func(m member) bool { return m.of.ino == n.ino })
+			if mine {
+				same = append(same, others...)
+			} else {
+				first = others
 			}
 		}
+		if !mine {
+			hidden = append(hidden, r.link)
+		}
 	}
-	e.remove(others)
-	return nil
+	if !stands {
+		return first, hidden[1:], nil
+	}
+	return same, hidden, nil
 }
 
 // shownAs finds what stands for r, whose plain place is at. It reads nothing,
@@ -392,7 +412,7 @@ func (e *Edit) shownAs(c *cached, at Place, r ref) (shown, bool, error) {
 // file returns the inode behind ino, which must be shown and no directory. A
 // conflict copy gets its records first.
 func (e *Edit) file(ino Ino) (*inode, error) {
-	if x, ok := e.v.virtual.get(ino); ok {
+	if x, ok := e.v.virtual.get(ino); ok && !e.v.taken(ino) {
 		if err := e.materialise(x); err != nil {
 			return nil, err
 		}

@@ -1,6 +1,9 @@
 package tree
 
-import "io/fs"
+import (
+	"io/fs"
+	"slices"
+)
 
 // inodes returns the inodes that an operation on the attributes of ino is for:
 // itself, and those it hides because they show the same.
@@ -9,7 +12,11 @@ func (e *Edit) inodes(ino Ino) ([]*inode, error) {
 		return nil, fs.ErrPermission
 	}
 	if e.v.shows(ino) {
-		if err := e.pin(pins{dirs: []Ino{ino}}); err != nil {
+		w := pins{dirs: []Ino{ino}}
+		if at, ok := e.v.placeOf(ino); ok {
+			w.places = append(w.places, at)
+		}
+		if err := e.pin(w); err != nil {
 			return nil, err
 		}
 		n, err := e.reads().get(ino)
@@ -22,21 +29,14 @@ func (e *Edit) inodes(ino Ino) ([]*inode, error) {
 	if n, err = e.pinFile(n, nil); err != nil {
 		return nil, err
 	}
-	all, c := []*inode{n}, e.reads()
-	seen := map[Ino]struct{}{ino: {}}
-	for i := range n.own {
-		s, ok, err := e.shownAs(c, e.v.rendered(&n.own[i].Link), ref{ino, n.own[i].id})
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			continue
-		}
-		for _, m := range s.all() {
-			if _, twice := seen[m.of.ino]; !twice && !m.virtual {
-				seen[m.of.ino] = struct{}{}
-				all = append(all, m.of)
-			}
+	same, _, err := e.twins(n)
+	if err != nil {
+		return nil, err
+	}
+	all := []*inode{n}
+	for _, m := range same {
+		if !m.virtual && !slices.Contains(all, m.of) {
+			all = append(all, m.of)
 		}
 	}
 	return all, nil

@@ -190,7 +190,7 @@ func (p *pinner) dir(ino Ino) error {
 	l := n.loc.Link
 	l.Parent, l.Name = p.e.parent(at.Parent, l.Parent), v.finalName(at, ref{ino: ino})
 	l.Deleted = !d.visible() || v.off.pinGhosts && d.deleted
-	l.Copy = l.Copy || l.Name != at.Name
+	l.Copy = Notable(l.Name) && (l.Copy || l.Name != at.Name)
 	if l.Parent != d.parent || l.Name != d.name || l.Deleted != d.deleted {
 		p.e.setLink(n, LinkID{}, l)
 	}
@@ -200,7 +200,7 @@ func (p *pinner) dir(ino Ino) error {
 // copy gives a conflict copy an inode of its own, unless what it shows is about
 // to be superseded.
 func (p *pinner) copy(n *inode, c *version) {
-	if p.skip != nil && p.skip(c.dots[0]) {
+	if p.skip != nil && p.skip(c.dots[0]) || p.e.v.taken(n.copyIno(c)) {
 		return
 	}
 	wall := c.Wall

@@ -125,7 +125,11 @@ func (d *delta) affected() Affected {
 func (d *delta) followFiles(p *Pending) error {
 	for _, was := range p.before {
 		for i := range was.n.copies {
-			d.v.virtual.del(was.n.copyIno(&was.n.copies[i]))
+			ino := was.n.copyIno(&was.n.copies[i])
+			d.v.virtual.del(ino)
+			if err := d.markForged(ino); err != nil {
+				return err
+			}
 		}
 	}
 	for ino, was := range p.before {
@@ -138,7 +142,9 @@ func (d *delta) followFiles(p *Pending) error {
 				d.count[x.own[i].Parent] = struct{}{}
 			}
 		}
-		d.addCopies(n)
+		if err := d.addCopies(n); err != nil {
+			return err
+		}
 		now := d.v.spots(n)
 		d.compare(was.spots, now)
 		d.compare(now, was.spots)
@@ -147,13 +153,37 @@ func (d *delta) followFiles(p *Pending) error {
 }
 
 // addCopies makes the conflict copies of n known by their inodes.
-func (d *delta) addCopies(n *inode) {
+func (d *delta) addCopies(n *inode) error {
 	if n.dir || !n.visible() {
-		return
+		return nil
 	}
 	for i := range n.copies {
-		d.v.virtual.set(n.copyIno(&n.copies[i]), virtual{n.ino, n.copies[i].dots[0]})
+		ino := n.copyIno(&n.copies[i])
+		d.v.virtual.set(ino, virtual{n.ino, n.copies[i].dots[0]})
+		if err := d.markForged(ino); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// markForged marks the places of a file that has the inode of a conflict copy.
+func (d *delta) markForged(ino Ino) error {
+	n, err := d.c.get(ino)
+	if err != nil {
+		return err
+	}
+	d.compare(d.v.spots(n), nil)
+	return nil
+}
+
+// markCopy marks the places of the conflict copy that has the inode ino.
+func (d *delta) markCopy(ino Ino) error {
+	x, ok := d.v.virtual.get(ino)
+	if !ok {
+		return nil
+	}
+	return d.markForged(x.of)
 }
 
 // compare marks the places of a, surely if b has not the same there.

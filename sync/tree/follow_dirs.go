@@ -56,6 +56,9 @@ func (d *delta) followDirs(p *Pending) error {
 		} else {
 			v.dirs.del(ino)
 		}
+		if err := d.markCopy(ino); err != nil {
+			return err
+		}
 		if _, is := now[ino]; is != was.existed && (was.existed || v.lost.has(ino)) {
 			if err := d.moveFiles(ino); err != nil {
 				return err
@@ -253,7 +256,9 @@ func (d *delta) load() error {
 		if err != nil {
 			return err
 		}
-		d.addCopies(n)
+		if err := d.addCopies(n); err != nil {
+			return err
+		}
 		d.compare(v.spots(n), nil)
 	}
 	return d.settle(nil)

@@ -83,9 +83,10 @@ func (v *View) within(dir, top Ino) (is bool) {
 // but for directories in cycles.
 func (v *View) arrange() {
 	a := arranger{index: make(map[Ino]int32, v.dirs.len())}
-	a.add(Root, dirNode{})
-	recovered, _ := v.dirs.get(Recovered)
-	a.add(Recovered, recovered)
+	for _, i := range []Ino{Root, Recovered} {
+		n, _ := v.dirs.get(i)
+		a.add(i, n)
+	}
 	v.dirs.each(func(i Ino, n dirNode) {
 		if i != Root && i != Recovered {
 			a.add(i, n)

@@ -75,7 +75,12 @@ type shown struct {
 }
 
 func (s *shown) has(r ref) bool {
-	return s.ref == r || slices.ContainsFunc(s.twins, func(m member) bool { return m.ref == r })
+	return s.is(r) || slices.ContainsFunc(s.twins, func(m member) bool { return m.is(r) })
+}
+
+// is reports whether m is what r names.
+func (m *member) is(r ref) bool {
+	return m.ref == r || !m.virtual && m.ino == r.ino && slices.Contains(m.also, r.link)
 }
 
 // all returns the member and its twins.
@@ -150,16 +155,21 @@ func (v *View) placed(p Place) ([]Ino, error) {
 	return slices.Compact(all), nil
 }
 
+// taken reports whether ino, the inode of a conflict copy, has been taken by a
+// directory, which only forgery can do: the directory is shown and the copy is
+// not. A forged file is not shown as long as the copy is.
+func (v *View) taken(ino Ino) bool { return v.dirs.has(ino) }
+
 // members appends what of n is shown at p.
 func (v *View) members(ms []member, n *inode, p Place) []member {
 	if n.dir {
 		if at, ok := v.placeOf(n.ino); ok && at == p && v.shows(n.ino) {
-			ms = append(ms, member{ref: ref{ino: n.ino}, of: n, dir: true, copy: n.loc.Copy, wall: n.loc.LocTime, dot: n.loc.dot})
+			ms = append(ms, member{ref: ref{ino: n.ino}, of: n, dir: true, copy: n.loc.Copy && Notable(p.Name), wall: n.loc.LocTime, dot: n.loc.dot})
 		}
 		return ms
 	}
-	if !n.visible() {
-		return ms
+	if !n.visible() || v.virtual.has(n.ino) {
+		return ms // see taken
 	}
 	for i := range n.own {
 		l := &n.own[i]
@@ -177,6 +187,9 @@ func (v *View) members(ms []member, n *inode, p Place) []member {
 	}
 	for j := range n.copies {
 		c := &n.copies[j]
+		if v.taken(n.copyIno(c)) {
+			continue
+		}
 		ms = append(ms, member{ref: ref{ino: n.copyIno(c)}, virtual: true, of: n, version: c, wall: c.Wall, dot: c.dots[0]})
 	}
 	return ms

@@ -200,7 +200,7 @@ type Link struct {
 	Prev    *Place // where it was shown before that; nil for a new link
 	Dir     bool   // the inode is a directory
 	Deleted bool   // the directory was removed; this is its skeleton
-	Copy    bool   // the name was made for a conflict copy
+	Copy    bool   // the name was made for a conflict copy; [Notable] is true for it
 	// Snap is what the inode showed when this was written, with its permission
 	// bits. It stands in for the content if a delete that did not see this link
 	// takes the content away.
@@ -222,6 +222,9 @@ func (l *Link) check() error {
 	}
 	if CheckName(l.Name) != nil || l.Prev != nil && CheckName(l.Prev.Name) != nil {
 		return malformed("name %q", l.Name)
+	}
+	if l.Copy && !Notable(l.Name) {
+		return malformed("name %q of a conflict copy", l.Name)
 	}
 	if l.Snap == nil {
 		return nil

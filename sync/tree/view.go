@@ -79,7 +79,7 @@ func (v *View) isDir(c *cached, ino Ino) error {
 	if v.shows(ino) {
 		return nil
 	}
-	if _, ok := v.virtual.get(ino); ok {
+	if v.virtual.has(ino) {
 		return ErrNotDir
 	}
 	n, err := c.get(ino)
@@ -152,7 +152,7 @@ func (v *View) List(dir Ino) ([]Entry, error) {
 		}
 	}
 	slices.SortFunc(es, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
-	return es, nil
+	return slices.Compact(es), nil // Recovered may find a file in two of its parents
 }
 
 // each calls fn for every place in dir that an inode wants, once for each inode
@@ -265,7 +265,7 @@ func (v *View) countFiles(c *cached, dir Ino, limit int32) (count int32, err err
 // [Entry] has, or fs.ErrNotExist if no name shows it.
 func (v *View) Node(ino Ino) (Node, error) {
 	c := v.reads()
-	if x, ok := v.virtual.get(ino); ok {
+	if x, ok := v.virtual.get(ino); ok && !v.taken(ino) {
 		return v.copyNode(c, ino, x)
 	}
 	if ino == Recovered && v.shows(ino) {
@@ -328,7 +328,7 @@ func (v *View) dirNode(n *inode, a *attrs) (Node, error) {
 	}
 	if at, ok := v.placeOf(n.ino); ok {
 		x.Parent, x.Name = at.Parent, v.finalName(at, ref{ino: n.ino})
-		x.Conflict = d.copy || x.Name != at.Name
+		x.Conflict = d.copy && Notable(at.Name) || x.Name != at.Name
 	}
 	return x, nil
 }
