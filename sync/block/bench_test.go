@@ -113,15 +113,15 @@ func text(seed uint64, n int) []byte {
 
 // newKeys returns keys that seal in epoch current and hold the epochs, each
 // with a secret of its own.
-func newKeys(t testing.TB, current uint32, epochs ...uint32) *block.Keys {
-	t.Helper()
+func newKeys(tb testing.TB, current uint32, epochs ...uint32) *block.Keys {
+	tb.Helper()
 	secrets := map[uint32]block.Secret{}
 	for _, e := range epochs {
 		secrets[e] = block.Secret{'s', byte(e >> 8), byte(e)}
 	}
 	keys, err := block.NewKeys(current, secrets)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return keys
 }

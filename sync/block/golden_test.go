@@ -31,11 +31,11 @@ func goldenSecret(epoch uint32) block.Secret {
 	return block.Secret(block.Sum(fmt.Appendf(nil, "golden secret %d", epoch)))
 }
 
-func goldenKeys(t testing.TB, current uint32) *block.Keys {
-	t.Helper()
+func goldenKeys(tb testing.TB, current uint32) *block.Keys {
+	tb.Helper()
 	keys, err := block.NewKeys(current, map[uint32]block.Secret{7: goldenSecret(7), 1 << 20: goldenSecret(1 << 20)})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return keys
 }
@@ -50,8 +50,8 @@ type vector struct {
 	Sealed string // hex; empty for long blocks, of which the ID says everything
 }
 
-func (v vector) plain(t testing.TB) []byte {
-	t.Helper()
+func (v vector) plain(tb testing.TB) []byte {
+	tb.Helper()
 	switch v.Plain {
 	case "text 1 10000":
 		return text(1, 10000)
@@ -64,7 +64,7 @@ func (v vector) plain(t testing.TB) []byte {
 	}
 	b, err := hex.DecodeString(v.Plain)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }
@@ -155,15 +155,15 @@ func TestGoldenOpen(t *testing.T) {
 	}
 }
 
-func readGolden(t testing.TB, file string) []vector {
-	t.Helper()
+func readGolden(tb testing.TB, file string) []vector {
+	tb.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var g golden
 	if err := json.Unmarshal(text, &g); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return g.Vectors
 }

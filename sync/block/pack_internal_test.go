@@ -33,11 +33,11 @@ func sealBody(k *Keys, b []byte) (ID, []byte) {
 	return Sum(sealed), sealed
 }
 
-func testKeys(t testing.TB) *Keys {
-	t.Helper()
+func testKeys(tb testing.TB) *Keys {
+	tb.Helper()
 	k, err := NewKeys(1, map[uint32]Secret{1: {1}})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return k
 }

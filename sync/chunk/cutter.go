@@ -53,6 +53,7 @@ func Choose(size int64, head []byte, inPlace bool, prev Cutter) Cutter {
 	switch prev {
 	case CDC256K, CDC1M, Fixed64K, Fixed128K:
 		return prev
+	case Whole: // nothing is lost: all of it is sent again anyway
 	}
 	fixed := inPlace || updatedInPlace(head)
 	switch {

@@ -109,6 +109,7 @@ func (s *Splitter) piece(off int64) (b bounds, most int) {
 		return bounds{}, int(min(left, fixedSize64K-off%fixedSize64K))
 	case Fixed128K:
 		return bounds{}, int(min(left, fixedSize128K-off%fixedSize128K))
+	case CDC256K, CDC1M:
 	}
 	if left < tailLen+tailGap {
 		return bounds{}, int(left)
@@ -165,6 +166,10 @@ func (s *Splitter) cut(b bounds, data []byte) int {
 // Keeps reports whether a piece of n bytes at off, which the same cutter and key
 // cut in a version of oldSize bytes, is cut the same in this one if its bytes
 // are the same: whether a change of size moves the tail into it or away from it.
+// A writer that changed a part of the content cuts anew from the begin of the
+// piece that holds the first changed byte, or of the first that is not kept, until
+// it meets the begin of an old piece after which nothing changed and every
+// piece is kept.
 func (s *Splitter) Keeps(oldSize, off int64, n int) bool {
 	if off < 0 || n <= 0 || off+int64(n) > min(s.size, oldSize) {
 		return false

@@ -42,6 +42,9 @@ func Load(depth uint8, id block.ID, size int64, get func(block.ID) ([]byte, erro
 // arguments are those of [Load].
 func Walk(depth uint8, id block.ID, size, from, to int64, get func(block.ID) ([]byte, error), fn func(off int64, e Extent) error) error {
 	w := walker{get: get, from: max(from, 0), to: min(to, size), extent: fn}
+	if w.from >= w.to {
+		return nil
+	}
 	return w.walk(depth, id, size)
 }
 

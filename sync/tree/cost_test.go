@@ -95,7 +95,7 @@ func TestReads(t *testing.T) {
 		{"node", 1, func(*Edit) error { _, err := v.Node(e.Ino); return err }},
 		{"path", 1, func(*Edit) error { _, err := v.Path(e.Ino); return err }},
 		{"create", 6, func(e *Edit) error { _, err := e.Create(dir, "new", fileContent("")); return err }},
-		{"write", 8, func(x *Edit) error { _, err := x.Write(e.Ino, nil, fileContent("")); return err }},
+		{"write", 8, func(x *Edit) error { _, err := x.Write(e.Ino, []Dot{{Actor{1}, 1}}, fileContent("")); return err }},
 		{"chmod", 8, func(x *Edit) error { return x.Chmod(e.Ino, 0o600) }},
 		{"link", 12, func(x *Edit) error { return x.Link(e.Ino, dir, "link") }},
 		{"unlink", 12, func(e *Edit) error { return e.Unlink(dir, "8") }},

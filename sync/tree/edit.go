@@ -30,6 +30,7 @@ type Edit struct {
 	done  steps  // in ov
 	stage steps  // not yet in ov
 	n     int    // steps so far
+	c     *cached
 	err   error
 }
 
@@ -91,7 +92,7 @@ func (e *Edit) flush() error {
 		return err
 	}
 	e.done.add(e.stage)
-	e.stage = newSteps()
+	e.stage, e.c = newSteps(), nil
 	return nil
 }
 
@@ -178,8 +179,13 @@ func (e *Edit) next() uint64 {
 	return e.made - 1
 }
 
-// reads returns a reader that keeps inodes, for one operation between flushes.
-func (e *Edit) reads() *cached { return &cached{s: e.v.s, m: map[Ino]*inode{}} }
+// reads returns a reader that keeps inodes until the next flush.
+func (e *Edit) reads() *cached {
+	if e.c == nil {
+		e.c = &cached{s: e.v.s, m: map[Ino]*inode{}}
+	}
+	return e.c
+}
 
 // into returns nil if something may be put at p: a legal name that is free, in a
 // directory of the user's.

@@ -199,7 +199,7 @@ func TestSurveyTells(t *testing.T) {
 
 // TestLongCycles: a hostile chain of moves is undone in time.
 func TestLongCycles(t *testing.T) {
-	const n = 3000
+	const n = 600
 	m := NewMem()
 	var ch Change
 	ino := func(i int) Ino { return Ino{1, byte(i >> 8), byte(i)} }

@@ -239,11 +239,16 @@ func (l *Link) check() error {
 // [Check] tells.
 func (l Link) Encode() []byte {
 	var flags byte
-	for bit, on := range map[byte]bool{linkDir: l.Dir, linkDeleted: l.Deleted, linkCopy: l.Copy, linkPrev: l.Prev != nil, linkSnap: l.Snap != nil} {
+	set := func(bit byte, on bool) {
 		if on {
 			flags |= bit
 		}
 	}
+	set(linkDir, l.Dir)
+	set(linkDeleted, l.Deleted)
+	set(linkCopy, l.Copy)
+	set(linkPrev, l.Prev != nil)
+	set(linkSnap, l.Snap != nil)
 	b := make([]byte, 0, 64+len(l.Name))
 	b = append(b, valueVersion, flags)
 	b = binary.AppendUvarint(b, l.Rank)

@@ -1,0 +1,368 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/roamfs/roamfs/cache"
+	"github.com/roamfs/roamfs/fs/file"
+	"github.com/roamfs/roamfs/fs/mount"
+	"github.com/roamfs/roamfs/peer"
+	"github.com/roamfs/roamfs/peer/device"
+	"github.com/roamfs/roamfs/peer/p2p"
+	"github.com/roamfs/roamfs/sync/block"
+	"github.com/roamfs/roamfs/sync/copies"
+	"github.com/roamfs/roamfs/sync/replica"
+	"github.com/roamfs/roamfs/sync/store"
+	"github.com/roamfs/roamfs/sync/tree"
+)
+
+// live is the running device: all parts, joined.
+type live struct {
+	state *State
+	cfg   Config
+	id    identity
+	self  device.Member
+	log   *slog.Logger
+
+	keys     *block.Keys
+	store    *store.Store
+	replica  *replica.Replica
+	cache    *cache.Cache
+	host     *p2p.Host
+	exchange *peer.Exchange
+	files    *file.Table
+	keeper   *copies.Keeper
+	overhead *overhead
+
+	readers readers // whose blocks programs wait for
+
+	mu     sync.Mutex
+	mounts map[string]*mount.Mount
+}
+
+var _ Device = (*live)(nil)
+
+// smallLimit is the bound of the state directory below which the database is
+// kept small.
+const smallLimit = 1 << 30
+
+// openDevice joins the parts of the device in s. This is the one place where
+// they meet; each knows the others through small interfaces only (adapters.go).
+func openDevice(s *State, log *slog.Logger) (d *live, err error) {
+	cfg, err := s.Config()
+	if err != nil {
+		return nil, err
+	}
+	d = &live{state: s, cfg: cfg, log: log, mounts: map[string]*mount.Mount{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+
+	if d.store, err = openStore(s, mayBeSmall(cfg), log); err != nil {
+		return d, err
+	}
+	if d.id, err = loadIdentity(s, d.store); err != nil {
+		return d, err
+	}
+	d.self, _ = d.id.members.Member(d.id.key.ID()) // loadIdentity has checked it
+	limit := cfg.Limit(d.self.Role.String())
+	small := limit > 0 && limit < smallLimit
+	if d.keys, err = keysOf(d.id.epoch, d.id.secret); err != nil {
+		return d, err
+	}
+	if d.replica, err = replica.Open(replica.Config{
+		Store: d.store, Key: d.id.key, Actor: d.id.actor, Members: d.id.members,
+		Spread: d.keys.Derive("merkle"), Epoch: d.id.epoch, Staging: s.path(stagingName),
+		Keep: commitsKept(limit), Log: log,
+	}); err != nil {
+		return d, damaged(s, "the tree in the database", err)
+	}
+	d.overhead = newOverhead(s, small)
+	archive := d.self.Role == device.Archive
+	if d.cache, err = cache.Open(s.Blocks(), cache.Options{
+		Limit: limit, Keep: archive,
+		Fetcher: fetcher{d}, Prover: prover{d},
+		Overhead: d.overhead.bytes,
+		Changed:  func(added, gone []block.ID) { d.exchange.Announce(added, gone) },
+		Log:      log,
+	}); err != nil {
+		return d, damaged(s, "the block store", err)
+	}
+	d.keeper = copies.New(copies.Config{
+		Tree: d.replica, Blocks: copied{d.cache}, Holders: d.store,
+		Keys: d.keys, Archive: archive, Log: log,
+	})
+	if d.host, err = p2p.New(p2p.Config{
+		Key: d.id.key.Private(), Listen: cfg.Listen, MDNS: cfg.MDNS, Hive: d.id.members.Hive(),
+		Allowed: func(dev device.ID) bool { _, ok := d.id.members.Member(dev); return ok },
+		Learned: d.learned, Log: log,
+	}); err != nil {
+		return d, fmt.Errorf("network: %w", err)
+	}
+	d.exchange = peer.New(peer.Config{
+		Host: d.host, Blocks: d.cache, Holdings: d.store, Members: d.id.members.Members,
+		Self: d.id.key.ID(), Sync: d.replica, ReadTimeout: cfg.Timeout(), Log: log,
+		Heard: func(device.ID) { d.keeper.Heard(); d.cache.Reconsider() },
+	})
+	if d.files, err = file.New(file.Options{
+		Dir: s.Drafts(), Tree: d.replica, Blocks: blocks{d}, Keys: d.keys,
+		Hint:     d.reading,
+		Draining: func() bool { return len(d.host.Connected()) > 0 },
+		Log:      log,
+	}); err != nil {
+		return d, damaged(s, "the drafts", err)
+	}
+	if err := d.remember(); err != nil {
+		return d, err
+	}
+	d.replica.Subscribe(func(a tree.Affected) { d.keeper.Adopted(a.Inodes) })
+	d.replica.SubscribeWrites(d.keeper.Wrote)
+	d.host.OnChange(func(_ device.ID, up bool) {
+		if up {
+			d.keeper.Reconnected()
+			d.cache.Reconsider()
+		}
+	})
+	return d, nil
+}
+
+// mayBeSmall tells whether the device may have a small bound, before its role
+// is known: an archive without a bound reads its small database just as well.
+func mayBeSmall(c Config) bool { return c.CacheSize > 0 && int64(c.CacheSize) < smallLimit }
+
+// commitsKept is how many bytes of commits are kept for peers.
+func commitsKept(limit int64) int64 {
+	const most = 8 << 20
+	if limit > 0 {
+		return min(most, limit/32)
+	}
+	return most
+}
+
+// remember tells the network where the other members were last.
+func (d *live) remember() error {
+	for _, m := range d.id.members.Members() {
+		addrs, err := knownAddresses(d.store, m.ID)
+		if err != nil {
+			return err
+		}
+		if len(addrs) > 0 {
+			d.host.Remember(m.ID, addrs)
+		}
+	}
+	return nil
+}
+
+// learned keeps the addresses of another device.
+func (d *live) learned(dev device.ID, addrs []string) {
+	if err := rememberAddresses(d.store, dev, addrs); err != nil {
+		d.log.Warn("addresses not kept", "device", d.name(dev), "err", err)
+	}
+}
+
+// Run does the work of the device; see [Device].
+func (d *live) Run(ctx context.Context) error {
+	if err := d.files.Recover(ctx); err != nil {
+		return damaged(d.state, "the drafts", err)
+	}
+	// What writes ends before what it writes through: the commits of files
+	// first, then the publishing of the tree, then everything else.
+	outer, stopOuter := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopOuter()
+	parts, partsCtx := errgroup.WithContext(outer)
+	for _, run := range []func(context.Context) error{d.cache.Run, d.host.Run, d.exchange.Run, d.keeper.Run, d.replica.Run} {
+		parts.Go(func() error { return ended(partsCtx, run(partsCtx)) })
+	}
+
+	inner, stopInner := context.WithCancel(ctx)
+	defer stopInner()
+	stop := context.AfterFunc(partsCtx, stopInner) // a part failed
+	defer stop()
+	err := ended(inner, d.files.Run(inner))
+	stopOuter()
+	return errors.Join(err, parts.Wait())
+}
+
+// ended returns err unless it only says that a part ended because it was told to.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// Close releases everything; see [Device].
+func (d *live) Close() error {
+	var all []error
+	closing := func(what string, err error) {
+		if err != nil {
+			all = append(all, fmt.Errorf("close %s: %w", what, err))
+		}
+	}
+	if d.host != nil {
+		closing("network", d.host.Close())
+	}
+	if d.cache != nil {
+		closing("blocks", d.cache.Close())
+	}
+	if d.replica != nil {
+		closing("tree", d.replica.Close())
+	}
+	if d.store != nil {
+		closing("database", d.store.Close())
+	}
+	return errors.Join(all...)
+}
+
+// Mount shows the tree at dir; see [Device].
+func (d *live) Mount(_ context.Context, dir string) (<-chan struct{}, error) {
+	m, err := mount.New(mount.Options{Dir: dir, Tree: d.replica, Files: d.files, Status: shown{d}, Self: d.id.actor, Log: d.log, Name: "roamfs"})
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	d.mounts[dir] = m
+	d.mu.Unlock()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		m.Wait()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.mounts[dir] == m {
+			delete(d.mounts, dir)
+		}
+	}()
+	return gone, nil
+}
+
+// Unmount ends the mount at dir; see [Device].
+func (d *live) Unmount(_ context.Context, dir string, detach bool) error {
+	d.mu.Lock()
+	m := d.mounts[dir]
+	d.mu.Unlock()
+	if m == nil {
+		return nil // it ended by itself
+	}
+	var err error
+	if detach {
+		err = m.Detach()
+	} else {
+		err = m.Unmount()
+	}
+	if errors.Is(err, mount.ErrBusy) {
+		return ErrBusy
+	}
+	return err
+}
+
+// Flush commits and publishes everything; see [Device].
+func (d *live) Flush(ctx context.Context) (OnlyHere, error) {
+	if err := d.files.Flush(ctx); err != nil {
+		return OnlyHere{}, err
+	}
+	if err := errors.Join(d.cache.Sync(), d.replica.Publish(), d.replica.Sync()); err != nil {
+		return OnlyHere{}, err
+	}
+	// Whoever is connected takes what is new, as long as it goes on.
+	d.drain(ctx)
+	only := OnlyHere{}
+	only.Files, only.Bytes = d.keeper.Waiting()
+	for _, ino := range d.keeper.OnlyHere(10) {
+		p, err := d.replica.Path(ino)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return only, err
+		}
+		only.Paths = append(only.Paths, p)
+	}
+	return only, nil
+}
+
+// drain waits until nothing is here only, nobody is connected, ctx ends, or
+// two seconds have passed without progress.
+func (d *live) drain(ctx context.Context) {
+	last, since := int64(-1), time.Now()
+	for {
+		files, bytes := d.keeper.Waiting()
+		if files == 0 || len(d.host.Connected()) == 0 || !d.anyArchive() {
+			return
+		}
+		if now := files + bytes; now != last {
+			last, since = now, time.Now()
+		}
+		if time.Since(since) > 2*time.Second {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// anyArchive tells whether an archive is connected, which takes what is new.
+func (d *live) anyArchive() bool {
+	for _, dev := range d.host.Connected() {
+		if m, ok := d.id.members.Member(dev); ok && m.Role == device.Archive {
+			return true
+		}
+	}
+	return false
+}
+
+// errNoProgress means that what was waited for did not come.
+var errNoProgress = errors.New("nothing arrived in time")
+
+// await waits until ok, with ctx, and gives up after limit without progress of
+// the records received.
+func (d *live) await(ctx context.Context, limit time.Duration, ok func() bool) error {
+	last, since := int64(-1), time.Now()
+	for !ok() {
+		if n := d.received(); n != last {
+			last, since = n, time.Now()
+		}
+		if time.Since(since) > limit {
+			return errNoProgress
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// received grows while the tree is being received.
+func (d *live) received() int64 {
+	n := int64(d.replica.Commits())
+	if info, err := os.Stat(d.state.path(stagingName)); err == nil {
+		n += info.Size()
+	}
+	return n
+}
+
+// name returns what a device is called.
+func (d *live) name(dev device.ID) string {
+	if m, ok := d.id.members.Member(dev); ok {
+		return m.Label
+	}
+	return dev.Short()
+}
+
+func (d *live) ref(dev device.ID) DeviceRef { return DeviceRef{ID: dev.String(), Name: d.name(dev)} }

@@ -1,0 +1,73 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/roamfs/roamfs/peer/device"
+	"github.com/roamfs/roamfs/peer/pairing"
+)
+
+// Invite opens an invite and waits for a device; see [Device].
+func (d *live) Invite(ctx context.Context, o InviteOptions, fn func(InviteEvent)) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, o.TTL)
+	defer cancel()
+	var joined device.ID
+	inv, err := pairing.Open(pairing.OpenConfig{
+		Key: d.id.key.Private(), Expires: time.Now().Add(o.TTL), Log: d.log,
+		Welcome: func(dev device.ID, req pairing.Request) ([]byte, error) {
+			w, err := d.enrol(dev, req, o.Role)
+			joined = dev
+			return w, err
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("invite: %w", err)
+	}
+	defer func() { err = errors.Join(err, inv.Close()) }()
+	fn(InviteEvent{Schema: Schema, Code: inv.Code(), Expires: new(inv.Invite().Expires.UTC())})
+	err = inv.Wait(ctx)
+	switch {
+	case errors.Is(err, pairing.ErrExpired), errors.Is(err, context.DeadlineExceeded):
+		return ErrExpired
+	case errors.Is(err, pairing.ErrFailures):
+		fn(InviteEvent{Schema: Schema, Refused: err.Error()})
+		return failure(CodeFailed, "make a new one with `roam invite`", "%w", err)
+	case err != nil:
+		return err
+	}
+	// It is a member now; wait until it shows the tree as well.
+	err = d.await(ctx, joinWait, func() bool { _, there := d.replica.Caught(joined); return there })
+	if err != nil && !errors.Is(err, errNoProgress) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	ref := d.ref(joined)
+	fn(InviteEvent{Schema: Schema, Joined: &ref})
+	return nil
+}
+
+// enrol makes a device that has proved to know the code a member, and returns
+// what it needs to be one.
+func (d *live) enrol(dev device.ID, req pairing.Request, role string) ([]byte, error) {
+	as := req.Role
+	if role != "" && !req.RoleGiven {
+		var err error
+		if as, err = device.ParseRole(role); err != nil {
+			return nil, err
+		}
+	}
+	actor, err := newActor(dev)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.replica.Add(dev, device.CleanLabel(req.Label), as, actor); err != nil {
+		return nil, err
+	}
+	w := welcome{
+		actor: actor, epoch: d.id.epoch, secret: d.id.secret,
+		members: d.id.members, addresses: d.host.Addrs(),
+	}
+	return w.encode(), nil
+}
