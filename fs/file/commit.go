@@ -205,22 +205,22 @@ func (t *Table) removeDrafts(old []*layer) {
 
 // commitInline commits the draft at once if the record of the tree can hold all
 // of it: that costs no more than to journal it. It reports whether it did. The caller holds f.op.
-func (t *Table) commitInline(f *inode) (done bool, err error) {
+func (t *Table) commitInline(f *inode) bool {
 	l := f.top
 	if l == nil || f.frozen != nil || l.size > tree.MaxInline || l.file != nil {
-		return false, nil
+		return false
 	}
 	t.mu.Lock()
 	recent := time.Since(f.committed) < apart
 	busy := f.commit != nil || f.failures > 0
 	t.mu.Unlock()
 	if recent || busy {
-		return false, nil
+		return false
 	}
 	p := make([]byte, l.size)
 	pieces := gather([]*layer{l}, f.base, p, 0, 0, nil)
 	if len(f.base.inline) == 0 && len(pieces) > 0 {
-		return false, nil
+		return false
 	}
 	for _, x := range pieces {
 		copy(p[x.at:x.at+x.n], f.base.inline[x.off:])
@@ -230,7 +230,7 @@ func (t *Table) commitInline(f *inode) (done bool, err error) {
 	c.content.MTime = l.mtime
 	node, err := t.o.Tree.Write(f.ino, f.base.dots, c.content, f.journaled)
 	if err != nil {
-		return false, nil //nolint:nilerr // the journal takes it, and the commit that follows tells
+		return false // the journal takes it, and the commit that follows tells why
 	}
 	c.made.dots = node.Base
 	t.mu.Lock()
@@ -246,7 +246,7 @@ func (t *Table) commitInline(f *inode) (done bool, err error) {
 	f.saves++
 	f.journaled, f.unsaved, f.topSaved = false, false, false
 	t.removeDrafts([]*layer{l})
-	return true, nil
+	return true
 }
 
 // commitFile commits what is uncommitted of f now, and waits until that is done.

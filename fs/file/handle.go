@@ -219,8 +219,8 @@ func (h *Handle) Flush(ctx context.Context) error {
 	if f.journaled && !f.unsaved {
 		return nil
 	}
-	if done, err := h.t.commitInline(f); done {
-		return err
+	if h.t.commitInline(f) {
+		return nil
 	}
 	return f.save()
 }

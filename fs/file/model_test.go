@@ -10,9 +10,10 @@ import (
 	"slices"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/roamfs/roamfs/sync/block"
 	"github.com/roamfs/roamfs/sync/tree"
-	"pgregory.net/rapid"
 )
 
 // crash is what is left of a device at one instant.

@@ -10,6 +10,9 @@ import (
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
+// pass lets time pass in a bubble.
+func pass(d time.Duration) { <-time.After(d) }
+
 // TestWhenDraftsAreCommitted runs in fake time.
 func TestWhenDraftsAreCommitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -40,31 +43,31 @@ func TestWhenDraftsAreCommitted(t *testing.T) {
 		r.write(h, noise(2, 1000), 0)
 		r.must(h.Flush(context.Background()))
 		h.Release()
-		time.Sleep(900 * time.Millisecond)
+		pass(900 * time.Millisecond)
 		want(1, "closed again within a second")
-		time.Sleep(200 * time.Millisecond)
+		pass(200 * time.Millisecond)
 		want(2, "a second later")
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		h = r.open(ino, true)
 		r.write(h, noise(3, 1000), 0)
-		time.Sleep(900 * time.Millisecond)
+		pass(900 * time.Millisecond)
 		want(2, "open and written to")
-		time.Sleep(200 * time.Millisecond)
+		pass(200 * time.Millisecond)
 		want(3, "quiet for a second")
 		for range 49 {
 			r.write(h, noise(4, 1000), 0)
-			time.Sleep(100 * time.Millisecond)
+			pass(100 * time.Millisecond)
 		}
 		want(3, "written to all the time for almost 5 s")
 		r.write(h, noise(4, 1000), 0)
-		time.Sleep(200 * time.Millisecond)
+		pass(200 * time.Millisecond)
 		want(4, "the same for more than 5 s")
 		h.Release()
-		time.Sleep(lingering + time.Second)
+		pass(lingering + time.Second)
 		if commits(); len(r.t.all)+len(r.t.files) != 0 {
 			t.Errorf("%d inodes are remembered", len(r.t.all))
 		}
-		time.Sleep(lingering + time.Second)
+		pass(lingering + time.Second)
 		if synctest.Wait(); r.t.purse.held != 0 {
 			t.Errorf("%d bytes are reserved by nobody", r.t.purse.held)
 		}
@@ -93,7 +96,7 @@ func TestRetry(t *testing.T) {
 		h := r.open(ino, true)
 		r.write(h, noise(1, 1000), 0)
 		h.Release()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		synctest.Wait()
 		if tries != fails+1 || r.tree.writes != 1 {
 			t.Errorf("%d tries and %d commits", tries, r.tree.writes)
@@ -104,12 +107,16 @@ func TestRetry(t *testing.T) {
 
 // TestGroup checks that many small files share the syncs.
 func TestGroup(t *testing.T) {
+	synctest.Test(t, group)
+}
+
+func group(t *testing.T) {
 	r := newRig(t)
 	syncs := 0 // one at a time
 	r.blocks.hook = func(op string) error {
 		if op == "sync blocks" {
 			syncs++
-			time.Sleep(2 * time.Millisecond) //nolint:forbidigo // what a disk takes
+			pass(2 * time.Millisecond)
 		}
 		return nil
 	}

@@ -13,16 +13,16 @@ const (
 	probePiece = 4 << 10
 	probeSize  = 3 * probePiece
 
-	// window is how far back a match may lie, in bytes. It bounds what an encoder
-	// keeps in memory.
+	// window is how far back a match may lie, in bytes. It bounds what an
+	// encoder keeps in memory.
 	window = 1 << 20
 
 	// maxFrameBlock is the most content that a block of a zstd frame holds.
 	maxFrameBlock = 128 << 10
 )
 
-// coders are pools of zstd coders, which cost about a megabyte each. Every one works
-// alone on the goroutine that took it, and has no goroutine of its own.
+// coders are pools of zstd coders, which cost about a megabyte each. Every one
+// works alone on the goroutine that took it, and has no goroutine of its own.
 type coders struct {
 	enc     *sync.Pool // of *zstd.Encoder
 	dec     *sync.Pool // of *zstd.Decoder
@@ -116,8 +116,8 @@ func uneven(sample *[probeSize]byte) bool {
 	return squares*184 > probeSize*probeSize
 }
 
-// decompress returns the size bytes that frame holds. It allocates nothing else,
-// and refuses before it does if the frame cannot hold so much.
+// decompress returns the size bytes that frame holds. It allocates nothing
+// else, and refuses before it does if the frame cannot hold so much.
 func (c *coders) decompress(frame []byte, size int) ([]byte, error) {
 	if err := checkFrame(frame, size); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)

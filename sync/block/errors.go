@@ -66,6 +66,7 @@ func (e *UnavailableError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns [ErrNoReplica]. Err is deliberately not part of the chain: that the last
-// attempt was cancelled or timed out does not mean that the caller was.
+// Unwrap returns [ErrNoReplica]. Err is deliberately not part of the chain:
+// that the last attempt was cancelled or timed out does not mean that the
+// caller was.
 func (e *UnavailableError) Unwrap() error { return ErrNoReplica }

@@ -243,7 +243,8 @@ func FuzzOpen(f *testing.F) {
 			}
 			return
 		}
-		// Nobody can make a block without the secret, so this is one of the seeds.
+		// Nobody can make a block without the secret, so this is one of the
+		// seeds.
 		current := goldenKeys(t, binary.BigEndian.Uint32(sealed[2:]))
 		if id, _ := seal(t, current, block.Type(typ), plain); id != block.Sum(sealed) {
 			t.Fatalf("opened a block that Seal did not write: %x", sealed)

@@ -53,8 +53,8 @@ func (id ID) MarshalText() ([]byte, error) {
 	return hex.AppendEncode(nil, id[:]), nil
 }
 
-// UnmarshalText implements [encoding.TextUnmarshaler] for what [ParseID] accepts.
-// On error the ID is unchanged.
+// UnmarshalText implements [encoding.TextUnmarshaler] for what [ParseID]
+// accepts. On error the ID is unchanged.
 func (id *ID) UnmarshalText(text []byte) error {
 	var parsed ID
 	if len(text) != hex.EncodedLen(len(parsed)) {

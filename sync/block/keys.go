@@ -14,9 +14,9 @@ import (
 // devices only.
 type Secret [32]byte
 
-// Keys holds what a device needs to seal in the current epoch and to open the blocks
-// of every epoch whose secret it knows. It is immutable after [NewKeys] and safe
-// for concurrent use.
+// Keys holds what a device needs to seal in the current epoch and to open the
+// blocks of every epoch whose secret it knows. It is immutable after [NewKeys]
+// and safe for concurrent use.
 type Keys struct {
 	current *epochKeys
 	epochs  map[uint32]*epochKeys
@@ -113,8 +113,8 @@ func (k *Keys) ChunkKey() [32]byte { return k.Derive("chunk") }
 // Derive returns a key for the named purpose, independent of every other
 // purpose and of the keys that seal blocks. It comes from the secret of the
 // lowest epoch held, which is the hive's first on all devices, and so stays the
-// same when the epoch changes: were the chunk key to change, every later version
-// of every file would be cut anew.
+// same when the epoch changes: were the chunk key to change, every later
+// version of every file would be cut anew.
 func (k *Keys) Derive(purpose string) [32]byte {
 	key, err := deriveKey(k.root, "roamfs hive "+purpose+" v1")
 	if err != nil {

@@ -18,7 +18,8 @@ func Padme(n int) int {
 	return (n + mask) &^ mask
 }
 
-// pack returns a whole sealed block but for the header, which is zero, and the encryption.
+// pack returns a whole sealed block but for the header, which is zero, and the
+// encryption.
 func (c *coders) pack(plain []byte) []byte {
 	if frame := c.compress(plain); frame != nil {
 		defer c.release(frame)
@@ -38,7 +39,8 @@ func packed(enc byte, plain int, payload []byte) []byte {
 }
 
 // unpack returns the content of a decrypted body, which has at least bodySize
-// bytes. Raw content is returned where it stands in body, other content in new memory.
+// bytes. Raw content is returned where it stands in body, other content in new
+// memory.
 func (c *coders) unpack(body []byte) ([]byte, error) {
 	enc := body[0]
 	size := int64(binary.BigEndian.Uint32(body[1:]))

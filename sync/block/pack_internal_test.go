@@ -91,6 +91,10 @@ func TestMalformedBody(t *testing.T) {
 		}()},
 		{"content of more than MaxPlain", body(encZstd, MaxPlain+1, zlen, z)},
 		{"compressed to no less", body(encZstd, zlen, zlen, z)},
+		{"compressed to more", func() []byte {
+			f := frame([]byte("abc"))
+			return body(encZstd, 3, uint32(len(f)), f)
+		}()},
 		{"no frame", body(encZstd, 100, 3, []byte("abc"))},
 		{"an empty payload", body(encZstd, 100, 0, nil)},
 		{"frame of other size", body(encZstd, 9_999, zlen, z)},

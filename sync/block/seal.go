@@ -42,8 +42,8 @@ const (
 	// Overhead is what a sealed block adds to its padded payload, in bytes.
 	Overhead = headSize + bodySize
 
-	// MaxSealed bounds the bytes of any sealed block. MaxPlain is a power of two,
-	// which is not padded.
+	// MaxSealed bounds the bytes of any sealed block. MaxPlain is a power of
+	// two, which is not padded.
 	MaxSealed = Overhead + MaxPlain
 )
 
@@ -84,10 +84,10 @@ func (k *Keys) Seal(t Type, plain []byte) (ID, []byte, error) {
 }
 
 // Open returns the content of block id, of type t. It fails with a
-// [*MismatchError] if sealed is not block id, with [ErrNoKey] if the secret of its epoch is not held,
-// with [ErrVersion] if it is in a later format, and with [ErrDamaged] for anything else that Seal
-// would not have written. Sealed is neither changed nor kept; the
-// caller owns the content.
+// [*MismatchError] if sealed is not block id, with [ErrNoKey] if the secret of
+// its epoch is not held, with [ErrVersion] if it is in a later format, and with
+// [ErrDamaged] for anything else that Seal would not have written. Sealed is
+// neither changed nor kept; the caller owns the content.
 func (k *Keys) Open(id ID, t Type, sealed []byte) ([]byte, error) {
 	if len(sealed) < Overhead || len(sealed) > MaxSealed {
 		return nil, fmt.Errorf("open block %v of %d bytes: %w", id, len(sealed), ErrDamaged)
@@ -120,8 +120,8 @@ func (k *Keys) open(t Type, sealed []byte) ([]byte, error) {
 	copy(tag[:], sealed[tagAt:])
 	stream := e.stream(&tag)
 
-	// What the encoding says is not to be believed yet. It only decides where to
-	// decrypt to: raw content is returned where it stands.
+	// What the encoding says is not to be believed yet. It only decides where
+	// to decrypt to: raw content is returned where it stands.
 	var enc [1]byte
 	stream.XORKeyStream(enc[:], sealed[headSize:headSize+1])
 	var opened []byte

@@ -82,8 +82,8 @@ func TestSealOpenRandomly(t *testing.T) {
 	})
 }
 
-// The caller owns what Seal and Open return: it may overwrite it without
-// damage to what they return later, although they reuse memory.
+// The caller owns what Seal and Open return: it may overwrite it without damage
+// to what they return later, although they reuse memory.
 func TestResultsAreOwned(t *testing.T) {
 	keys := newKeys(t, 1, 1)
 	for name, plain := range contents() {
@@ -344,6 +344,7 @@ func TestCompressionPays(t *testing.T) {
 		{"digits, which only entropy coding shortens", digits(100_000), 40_000, 55_000},
 		{"records that repeat but have all bytes", bytes.Repeat(random(1, 2048), 50), 2048, 5000},
 		{"random", random(1, 100_000), 100_000, 104_000},
+		{"random where the probe looks", slices.Concat(random(1, 4096), text(1, 40_000), random(2, 6000), text(2, 40_000), random(3, 4096)), 94_192, 98_304},
 		{"saves a twentieth only", slices.Concat(random(1, 19_000), make([]byte, 1_000)), 20_000, 21_000},
 		{"saves a tenth", slices.Concat(random(1, 18_000), make([]byte, 2_000)), 18_000, 19_600},
 	} {

@@ -44,11 +44,11 @@ func (c Cutter) String() string {
 // Choose returns the cutter for content of size bytes.
 //
 // Head is the first [HeadLen] bytes of the content, or all of it if it has
-// fewer. InPlace says that parts of the content were overwritten without a change of its
-// size, as databases and virtual machines do. Prev is the cutter of the version that
-// this one was made from, and is kept where it can be, since another one would
-// send everything again; it is zero for new content and for content that was
-// rewritten as a whole.
+// fewer. InPlace says that parts of the content were overwritten without a
+// change of its size, as databases and virtual machines do. Prev is the cutter
+// of the version that this one was made from, and is kept where it can be,
+// since another one would send everything again; it is zero for new content and
+// for content that was rewritten as a whole.
 func Choose(size int64, head []byte, inPlace bool, prev Cutter) Cutter {
 	switch prev {
 	case CDC256K, CDC1M, Fixed64K, Fixed128K:

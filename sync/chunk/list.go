@@ -50,8 +50,8 @@ const (
 )
 
 var (
-	// ErrList means that a list block, or the lists below it, are not what this package
-	// writes.
+	// ErrList means that a list block, or the lists below it, are not what this
+	// package writes.
 	ErrList = errors.New("malformed list")
 
 	// ErrTooLong means a list of more extents than three depths hold.
@@ -84,10 +84,11 @@ func (e Extent) check(depth uint8) error {
 }
 
 // Build stores a list by handing the content of each list block to put, which
-// seals it as a block of type [block.List] and returns its ID; put must not keep the slice.
-// It returns what names the whole list: the depth and the ID, which is zero if
-// there is nothing but holes. Adjacent holes are merged; l is not changed. It fails
-// with [ErrList] for an extent that cannot be, and with [ErrTooLong].
+// seals it as a block of type [block.List] and returns its ID; put must not
+// keep the slice. It returns what names the whole list: the depth and the ID,
+// which is zero if there is nothing but holes. Adjacent holes are merged; l is
+// not changed. It fails with [ErrList] for an extent that cannot be, and with
+// [ErrTooLong].
 func Build(l List, put func(plain []byte) (block.ID, error)) (depth uint8, id block.ID, err error) {
 	entries, err := l.normal()
 	if err != nil {

@@ -35,11 +35,11 @@ func (s store) get(id block.ID) ([]byte, error) {
 	return nil, errAbsent
 }
 
-func (s store) build(t testing.TB, l chunk.List) (uint8, block.ID) {
-	t.Helper()
+func (s store) build(tb testing.TB, l chunk.List) (uint8, block.ID) {
+	tb.Helper()
 	depth, id, err := chunk.Build(l, s.put)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return depth, id
 }

@@ -21,19 +21,15 @@ const (
 
 // bounds are the parameters of content-defined pieces.
 type bounds struct {
-	least, usual, most int
-	bits               int // of the usual size: 2^bits = usual
+	least, turn, most int
+	before, after     int // bits of the hash that are zero at an end, up to turn and beyond
 }
 
 var (
-	headBounds = bounds{32 << 10, 64 << 10, 128 << 10, 16}
-	body256K   = bounds{64 << 10, 256 << 10, 1 << 20, 18}
-	body1M     = bounds{256 << 10, 1 << 20, 4 << 20, 20}
+	headBounds = bounds{32 << 10, 48 << 10, 128 << 10, 17, 14}
+	body256K   = bounds{64 << 10, 192 << 10, 1 << 20, 19, 16}
+	body1M     = bounds{256 << 10, 768 << 10, 4 << 20, 21, 18}
 )
-
-// normal is the level of normalisation: so many more bits are asked for before
-// the usual size, and so many fewer after it.
-const normal = 2
 
 // Splitter says where one content is cut. It is pure: it holds the cutter, the
 // size and the gear table, none of which changes, and is safe for concurrent
@@ -49,8 +45,9 @@ type Splitter struct {
 var ErrCutter = errors.New("unfit cutter")
 
 // NewSplitter returns the splitter for content of size bytes under the hive's
-// chunk key ([block.Keys.ChunkKey]). It fails with [ErrCutter] for a cutter that
-// is not known, for a size below zero, and for [Whole] with more than [MaxWhole] bytes.
+// chunk key ([block.Keys.ChunkKey]). It fails with [ErrCutter] for a cutter
+// that is not known, for a size below zero, and for [Whole] with more than
+// [MaxWhole] bytes.
 func NewSplitter(c Cutter, key [32]byte, size int64) (*Splitter, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("%w: %v for %d bytes", ErrCutter, c, size)
@@ -99,7 +96,8 @@ func (s *Splitter) Max(off int64) int {
 }
 
 // piece returns the bounds of a piece that begins at off, inside the content,
-// and the bytes it has at the most. Bounds without a least size mean a piece of just that many.
+// and the bytes it has at the most. Bounds without a least size mean a piece of
+// just that many.
 func (s *Splitter) piece(off int64) (b bounds, most int) {
 	left := s.size - off
 	switch s.cutter {
@@ -145,31 +143,31 @@ func (s *Splitter) cut(b bounds, data []byte) int {
 	for _, c := range data[b.least-warmup : b.least-1] {
 		h = h<<1 + gear[c]
 	}
-	usual := min(b.usual, len(data))
-	limit := uint64(1) << (64 - b.bits - normal) // below it the upper bits are zero
-	for i, c := range data[b.least-1 : usual] {
+	turn := min(b.turn, len(data))
+	limit := uint64(1) << (64 - b.before) // below it the upper bits are zero
+	for i, c := range data[b.least-1 : turn] {
 		h = h<<1 + gear[c]
 		if h < limit {
 			return b.least + i
 		}
 	}
-	limit = uint64(1) << (64 - b.bits + normal)
-	for i, c := range data[usual:] {
+	limit = uint64(1) << (64 - b.after)
+	for i, c := range data[turn:] {
 		h = h<<1 + gear[c]
 		if h < limit {
-			return usual + i + 1
+			return turn + i + 1
 		}
 	}
 	return len(data)
 }
 
-// Keeps reports whether a piece of n bytes at off, which the same cutter and key
-// cut in a version of oldSize bytes, is cut the same in this one if its bytes
-// are the same: whether a change of size moves the tail into it or away from it.
-// A writer that changed a part of the content cuts anew from the begin of the
-// piece that holds the first changed byte, or of the first that is not kept, until
-// it meets the begin of an old piece after which nothing changed and every
-// piece is kept.
+// Keeps reports whether a piece of n bytes at off, which the same cutter and
+// key cut in a version of oldSize bytes, is cut the same in this one if its
+// bytes are the same: whether a change of size moves the tail into it or away
+// from it. A writer that changed a part of the content cuts anew from the begin
+// of the piece that holds the first changed byte, or of the first that is not
+// kept, until it meets the begin of an old piece after which nothing changed
+// and every piece is kept.
 func (s *Splitter) Keeps(oldSize, off int64, n int) bool {
 	if off < 0 || n <= 0 || off+int64(n) > min(s.size, oldSize) {
 		return false

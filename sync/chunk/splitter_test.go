@@ -31,19 +31,19 @@ func random(seed uint64, n int) []byte {
 	return b[:n:n]
 }
 
-func newSplitter(t testing.TB, c chunk.Cutter, size int64) *chunk.Splitter {
-	t.Helper()
+func newSplitter(tb testing.TB, c chunk.Cutter, size int64) *chunk.Splitter {
+	tb.Helper()
 	s, err := chunk.NewSplitter(c, testKey(), size)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
 
 // cuts returns the offsets at which content is cut, its size among them.
-func cuts(t testing.TB, c chunk.Cutter, content []byte) []int {
-	t.Helper()
-	return cutFrom(newSplitter(t, c, int64(len(content))), content, 0)
+func cuts(tb testing.TB, c chunk.Cutter, content []byte) []int {
+	tb.Helper()
+	return cutFrom(newSplitter(tb, c, int64(len(content))), content, 0)
 }
 
 // cutFrom returns the ends of the pieces from off on.
@@ -83,12 +83,12 @@ func nextBySpecification(c chunk.Cutter, content []byte, off int) int {
 	if left < 80<<10 {
 		return left
 	}
-	least, usual, most, tight, loose := 64<<10, 256<<10, 1<<20, 20, 16
+	least, turn, most, before, after := 64<<10, 192<<10, 1<<20, 19, 16
 	if c == chunk.CDC1M {
-		least, usual, most, tight, loose = 256<<10, 1<<20, 4<<20, 22, 18
+		least, turn, most, before, after = 256<<10, 768<<10, 4<<20, 21, 18
 	}
 	if off < 64<<10 {
-		least, usual, most, tight, loose = 32<<10, 64<<10, 128<<10, 18, 14
+		least, turn, most, before, after = 32<<10, 48<<10, 128<<10, 17, 14
 	}
 	latest := min(most, left-64<<10)
 	for n := least; n < latest; n++ {
@@ -96,9 +96,9 @@ func nextBySpecification(c chunk.Cutter, content []byte, off int) int {
 		for _, b := range content[off+n-64 : off+n] {
 			hash = 2*hash + binary.LittleEndian.Uint64(gear[8*int(b):])
 		}
-		bits := tight
-		if n > usual {
-			bits = loose
+		bits := before
+		if n > turn {
+			bits = after
 		}
 		if hash>>(64-bits) == 0 {
 			return n
@@ -132,11 +132,11 @@ func TestCutsKeepToTheirBounds(t *testing.T) {
 		if c == chunk.Whole {
 			limit = chunk.MaxWhole
 		}
-		size := rapid.IntRange(0, limit).Draw(t, "size")
+		size := uniform(t, "size", 0, limit)
 		content := slices.Clone(pool[:size])
 		for range rapid.IntRange(0, 3).Draw(t, "runs") { // parts that have no cut of their own
-			from := rapid.IntRange(0, size).Draw(t, "from")
-			clear(content[from:rapid.IntRange(from, size).Draw(t, "to")])
+			from := uniform(t, "from", 0, size)
+			clear(content[from:uniform(t, "to", from, size)])
 		}
 		s, err := chunk.NewSplitter(c, testKey(), int64(size))
 		if err != nil {
@@ -162,6 +162,13 @@ func TestCutsKeepToTheirBounds(t *testing.T) {
 			t.Fatal("pieces outside of the content")
 		}
 	})
+}
+
+// uniform draws a number from least to most, all equally likely: rapid itself
+// prefers small ones, and small contents have few cuts.
+func uniform(t *rapid.T, label string, least, most int) int {
+	seed := rapid.Uint64().Draw(t, label)
+	return least + rand.New(rand.NewPCG(seed, 1)).IntN(most-least+1)
 }
 
 // checkBounds checks a piece of n bytes at off against what the package comment
@@ -222,8 +229,8 @@ func TestUsualSizes(t *testing.T) {
 		cutter    chunk.Cutter
 		min, most int
 	}{
-		{chunk.CDC256K, 220 << 10, 330 << 10},
-		{chunk.CDC1M, 880 << 10, 1320 << 10},
+		{chunk.CDC256K, 205 << 10, 256 << 10},
+		{chunk.CDC1M, 820 << 10, 1024 << 10},
 		{chunk.Fixed64K, 64 << 10, 64 << 10},
 		{chunk.Fixed128K, 128 << 10, 128 << 10},
 	} {
@@ -235,17 +242,17 @@ func TestUsualSizes(t *testing.T) {
 }
 
 // resent returns the bytes of pieces of the new content that the old has not.
-func resent(t testing.TB, c chunk.Cutter, before, after []byte) int {
-	t.Helper()
+func resent(tb testing.TB, c chunk.Cutter, before, after []byte) int {
+	tb.Helper()
 	have := map[block.ID]bool{}
 	off := 0
-	for _, end := range cuts(t, c, before) {
+	for _, end := range cuts(tb, c, before) {
 		have[block.Sum(before[off:end])] = true
 		off = end
 	}
 	sum := 0
 	off = 0
-	for _, end := range cuts(t, c, after) {
+	for _, end := range cuts(tb, c, after) {
 		if !have[block.Sum(after[off:end])] {
 			sum += end - off
 		}
@@ -333,6 +340,32 @@ func TestRestartAtAnyBoundary(t *testing.T) {
 	}
 }
 
+// The hash at the least size is that of the 64 bytes before, as it is anywhere
+// else: a cut that moves to the least size stays a cut.
+func TestHashIsWarmAtTheLeastSize(t *testing.T) {
+	const begin, least = 1 << 20, 64 << 10
+	content := random(11, 4<<20)
+	s := newSplitter(t, chunk.CDC256K, int64(len(content)))
+	end, n := begin, 0
+	for n < least+1000 || n > 190<<10 { // cut by the bits that count before the turn
+		n = s.Next(int64(end), content[end:])
+		end += n
+	}
+	window := slices.Clone(content[end-64 : end])
+	for _, at := range []int{least, least + 1, least + 63, least + 64, least + 1000} {
+		moved := random(12, len(content))
+		copy(moved[begin+at-64:], window)
+		if got := s.Next(begin, moved[begin:]); got != at {
+			t.Errorf("the end of a piece moved to %d: piece of %d bytes", at, got)
+		}
+	}
+	moved := random(12, len(content))
+	copy(moved[begin+least-1-64:], window)
+	if got := s.Next(begin, moved[begin:]); got < least {
+		t.Errorf("a piece of %d bytes, less than the least", got)
+	}
+}
+
 // A caller that knows of a hole passes what comes before it: the piece ends
 // there, or earlier if its content says so.
 func TestNextEndsBeforeHole(t *testing.T) {
@@ -356,8 +389,11 @@ func TestKeeps(t *testing.T) {
 	pool := random(9, 4<<20)
 	rapid.Check(t, func(t *rapid.T) {
 		c := rapid.SampledFrom(cutters[1:]).Draw(t, "cutter")
-		size := rapid.IntRange(1, len(pool)/2).Draw(t, "size")
-		newSize := max(0, size+rapid.OneOf(rapid.IntRange(-size, size), rapid.IntRange(-200_000, 200_000)).Draw(t, "grown by"))
+		size := uniform(t, "size", 1, len(pool)/2)
+		newSize := uniform(t, "new size", 0, 2*size)
+		if rapid.Bool().Draw(t, "a little") {
+			newSize = max(0, size+uniform(t, "grown by", -200_000, 200_000))
+		}
 		before, err := chunk.NewSplitter(c, testKey(), int64(size))
 		if err != nil {
 			t.Fatal(err)
@@ -419,7 +455,7 @@ func TestMonotonousContent(t *testing.T) {
 	for _, b := range []byte{0, 1, 'x', 0xff} {
 		n := lengths(cuts(t, chunk.CDC256K, bytes.Repeat([]byte{b}, 5<<20)))
 		for i, l := range n[2 : len(n)-2] {
-			if l != 64<<10 && l != 256<<10+1 && l != 1<<20 {
+			if l != 64<<10 && l != 192<<10+1 && l != 1<<20 {
 				t.Errorf("byte %#x: piece %d has %d bytes", b, i+2, l)
 			}
 		}

@@ -13,8 +13,9 @@ const MaxExtents = 1 << 24
 // Load returns the list that [Build] stored under depth and id, for content of
 // size bytes. Get returns the content of a block of type [block.List]; what it
 // returns is checked, and only its authenticity is taken on trust. Load fails
-// with [ErrList] for lists that Build would not have written, also if they do not
-// add up to size; with [ErrTooLong] beyond [MaxExtents]; and with the error of get.
+// with [ErrList] for lists that Build would not have written, also if they do
+// not add up to size; with [ErrTooLong] beyond [MaxExtents]; and with the error
+// of get.
 func Load(depth uint8, id block.ID, size int64, get func(block.ID) ([]byte, error)) (List, error) {
 	var l List
 	w := walker{get: get, to: size, extent: func(_ int64, e Extent) error {
@@ -36,10 +37,10 @@ func Load(depth uint8, id block.ID, size int64, get func(block.ID) ([]byte, erro
 }
 
 // Walk calls fn, in order, for each extent that overlaps the bytes from
-// (included) to to (excluded) of the content, with the offset at which it begins.
-// It gets only the list blocks that lead there, and keeps at most three in memory. It stops at
-// the first error, of fn, of get or an [ErrList], and returns it. The other
-// arguments are those of [Load].
+// (included) to to (excluded) of the content, with the offset at which it
+// begins. It gets only the list blocks that lead there, and keeps at most three
+// in memory. It stops at the first error, of fn, of get or an [ErrList], and
+// returns it. The other arguments are those of [Load].
 func Walk(depth uint8, id block.ID, size, from, to int64, get func(block.ID) ([]byte, error), fn func(off int64, e Extent) error) error {
 	w := walker{get: get, from: max(from, 0), to: min(to, size), extent: fn}
 	if w.from >= w.to {
@@ -49,8 +50,9 @@ func Walk(depth uint8, id block.ID, size, from, to int64, get func(block.ID) ([]
 }
 
 // Blocks calls fn for every block of the content: each list block before what
-// is below it, and each data block in the order of the content. A block that occurs
-// twice is reported twice. Errors and the other arguments are as for [Walk].
+// is below it, and each data block in the order of the content. A block that
+// occurs twice is reported twice. Errors and the other arguments are as for
+// [Walk].
 func Blocks(depth uint8, id block.ID, size int64, get func(block.ID) ([]byte, error), fn func(id block.ID, t block.Type) error) error {
 	w := walker{
 		get: get, to: size,
@@ -97,7 +99,8 @@ func (w *walker) walk(depth uint8, id block.ID, size int64) error {
 }
 
 // group visits the list block id, which holds size bytes of content from off
-// on. Root says that no other block lists it, last that its group is the last of its depth.
+// on. Root says that no other block lists it, last that its group is the last
+// of its depth.
 func (w *walker) group(depth uint8, id block.ID, off, size int64, root, last bool) error {
 	if w.list != nil {
 		if err := w.list(id); err != nil {

@@ -157,7 +157,7 @@ func (p *pinner) group(at Place) error {
 func (p *pinner) name(m *member, at Place) {
 	for i := range m.of.own {
 		o := &m.of.own[i]
-		if o.id != m.ref.link {
+		if o.id != m.link {
 			continue
 		}
 		l := o.Link
@@ -216,7 +216,7 @@ func (e *Edit) makeReal(n *inode, c *version, wall int64) {
 	ino, first := n.copyIno(c), &n.own[0].Link
 	at := e.v.rendered(first)
 	name := e.v.finalName(at, ref{ino: ino})
-	e.put(ContentKey(ino), c.Content.Encode())
+	e.put(ContentKey(ino), c.Encode())
 	e.put(LinkKey(ino, LinkID{}), Link{Parent: e.parent(at.Parent, first.Parent), Name: name, Rank: 1, LocTime: wall, Copy: name != at.Name}.Encode())
 	for _, d := range c.dots {
 		e.drop(Record{Key: ContentKey(n.ino), Dot: d})

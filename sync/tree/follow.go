@@ -98,7 +98,8 @@ type delta struct {
 	places  map[Place]bool
 	inodes  map[Ino]struct{}
 	entries map[Place]struct{}
-	count   map[Ino]struct{} // parents whose files must be counted again
+	live    map[Ino]int32    // parents -> how many files more they have
+	count   map[Ino]struct{} // parents whose files must be counted anew
 	loose   map[Ino]struct{} // directories that their parents do not count now
 }
 
@@ -109,6 +110,7 @@ func newDelta(v *View) *delta {
 		places:  map[Place]bool{},
 		inodes:  map[Ino]struct{}{},
 		entries: map[Place]struct{}{},
+		live:    map[Ino]int32{},
 		count:   map[Ino]struct{}{},
 		loose:   map[Ino]struct{}{},
 	}
@@ -137,11 +139,8 @@ func (d *delta) followFiles(p *Pending) error {
 		if err != nil {
 			return err
 		}
-		for _, x := range []*inode{was.n, n} {
-			for i := range x.own {
-				d.count[x.own[i].Parent] = struct{}{}
-			}
-		}
+		d.countLinks(was.n, -1)
+		d.countLinks(n, 1)
 		if err := d.addCopies(n); err != nil {
 			return err
 		}
@@ -198,31 +197,59 @@ func (d *delta) compare(a, b []spot) {
 // recount brings up to date how many files skeletons and unknown parents show.
 func (d *delta) recount(*Pending) error {
 	for dir := range d.count {
+		delete(d.live, dir)
 		n, ok := d.v.dirs.get(dir)
-		known := ok && dir != Recovered
 		var files int32
-		if !known || n.deleted {
+		if !ok || n.deleted {
 			var err error
 			if files, err = d.v.countFiles(d.c, dir, 1<<30); err != nil {
 				return err
 			}
 		}
-		if known {
-			d.setLive(dir, files)
-			files = 0
+		d.setFiles(dir, files)
+	}
+	for dir, by := range d.live {
+		if n, _ := d.v.dirs.get(dir); d.v.known(dir) {
+			if n.deleted {
+				d.setFiles(dir, n.live+by)
+			}
+			continue
 		}
 		was, _ := d.v.lost.get(dir)
-		if files > 0 {
-			d.v.lost.set(dir, files)
-		} else {
-			d.v.lost.del(dir)
-		}
-		if was != files {
-			r, _ := d.v.dirs.get(Recovered)
-			d.setLive(Recovered, r.live+files-was)
-		}
+		d.setFiles(dir, was+by)
 	}
 	return nil
+}
+
+// countLinks notes that the files of n come to (by 1) or leave (by -1) their
+// parents.
+func (d *delta) countLinks(n *inode, by int32) {
+	if !n.visible() {
+		return
+	}
+	for i := range n.own {
+		d.live[n.own[i].Parent] += by
+	}
+}
+
+// setFiles records how many files are placed in dir, for dir itself if it is
+// known and for Recovered if not.
+func (d *delta) setFiles(dir Ino, files int32) {
+	if d.v.known(dir) {
+		d.setLive(dir, files)
+		files = 0
+	}
+	was, _ := d.v.lost.get(dir)
+	if was == files {
+		return
+	}
+	if files > 0 {
+		d.v.lost.set(dir, files)
+	} else {
+		d.v.lost.del(dir)
+	}
+	r, _ := d.v.dirs.get(Recovered)
+	d.setLive(Recovered, r.live+files-was)
 }
 
 // setLive records how many files dir shows, which may show or hide it.

@@ -50,16 +50,19 @@ func (d *delta) followDirs(p *Pending) error {
 		rest = d.others(old)
 	}
 	for ino, was := range old {
-		d.count[ino] = struct{}{}
-		if x, ok := now[ino]; ok {
+		x, is := now[ino]
+		if is {
 			v.dirs.set(ino, x)
 		} else {
 			v.dirs.del(ino)
 		}
+		if is != was.existed || x.deleted != was.deleted {
+			d.count[ino] = struct{}{}
+		}
 		if err := d.markCopy(ino); err != nil {
 			return err
 		}
-		if _, is := now[ino]; is != was.existed && (was.existed || v.lost.has(ino)) {
+		if is != was.existed && (was.existed || v.lost.has(ino)) {
 			if err := d.moveFiles(ino); err != nil {
 				return err
 			}

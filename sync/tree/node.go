@@ -1,5 +1,10 @@
 package tree
 
+import (
+	"io/fs"
+	"slices"
+)
+
 // Entry is one name in a directory, as shown.
 type Entry struct {
 	Name     string
@@ -41,3 +46,96 @@ type Option func(*View)
 // this option, the first digits of the actor. The answer for an actor must be
 // the same on every device; if it changes, make a new View.
 func Labels(label func(Actor) string) Option { return func(v *View) { v.label = label } }
+
+// Node returns the inode as it is shown, a conflict copy by the inode that its
+// [Entry] has, or fs.ErrNotExist if no name shows it.
+func (v *View) Node(ino Ino) (Node, error) {
+	c := v.reads()
+	if x, ok := v.virtual.get(ino); ok && !v.taken(ino) {
+		return v.copyNode(c, ino, x)
+	}
+	if ino == Recovered && v.shows(ino) {
+		d, _ := v.dirs.get(ino)
+		at, _ := v.placeOf(ino)
+		return Node{Ino: ino, Kind: Dir, Mode: 0o555, NLink: 2 + int(d.kids), Parent: Root, Name: v.finalName(at, ref{ino: ino})}, nil
+	}
+	n, err := c.get(ino)
+	if err != nil {
+		return Node{}, err
+	}
+	a := n.attrs()
+	if n.dir {
+		return v.dirNode(n, &a)
+	}
+	if !n.visible() {
+		return Node{}, fs.ErrNotExist
+	}
+	x := fileNode(ino, n.content)
+	x.Base, x.Author, x.NLink, x.Xattrs = slices.Clone(n.base), n.author, v.names(n), a.xattrs
+	if a.mode != nil {
+		x.Mode = *a.mode
+	}
+	if a.mtime != nil {
+		x.MTime = *a.mtime
+	}
+	at, l := v.rendered(&n.own[0].Link), &n.own[0]
+	x.Parent, x.Name = at.Parent, v.finalName(at, ref{ino, l.id})
+	x.Conflict = l.Copy || x.Name != at.Name
+	return x, nil
+}
+
+// names counts the different places that show the file n.
+func (v *View) names(n *inode) int {
+	if len(n.own) == 1 {
+		return 1
+	}
+	seen := map[Place]struct{}{}
+	for i := range n.own {
+		seen[v.rendered(&n.own[i].Link)] = struct{}{}
+	}
+	return len(seen)
+}
+
+func fileNode(ino Ino, c *Content) Node {
+	return Node{Ino: ino, Kind: c.Kind, Mode: c.Mode, Size: c.Size, MTime: c.MTime, Ref: c.Ref, Inline: c.Inline, NLink: 1}
+}
+
+func (v *View) dirNode(n *inode, a *attrs) (Node, error) {
+	d, ok := v.dirs.get(n.ino)
+	if !ok || !d.visible() {
+		return Node{}, fs.ErrNotExist
+	}
+	x := Node{Ino: n.ino, Kind: Dir, Mode: DirMode, MTime: n.loc.LocTime, NLink: 2 + int(d.kids), Xattrs: a.xattrs, Author: n.loc.dot.Actor}
+	if a.mode != nil {
+		x.Mode = *a.mode
+	}
+	if a.mtime != nil && a.wall >= n.loc.LocTime {
+		x.MTime = *a.mtime
+	}
+	if at, ok := v.placeOf(n.ino); ok {
+		x.Parent, x.Name = at.Parent, v.finalName(at, ref{ino: n.ino})
+		x.Conflict = d.copy && Notable(at.Name) || x.Name != at.Name
+	}
+	return x, nil
+}
+
+func (v *View) copyNode(c *cached, ino Ino, from virtual) (Node, error) {
+	n, err := c.get(from.of)
+	if err != nil {
+		return Node{}, err
+	}
+	i := n.copyBy(from.dot)
+	if i < 0 {
+		return Node{}, fs.ErrNotExist
+	}
+	x := fileNode(ino, &n.copies[i].Content)
+	x.Base, x.Author, x.Conflict = slices.Clone(n.copies[i].dots), from.dot.Actor, true
+	at := v.rendered(&n.own[0].Link)
+	x.Parent, x.Name = at.Parent, v.finalName(at, ref{ino: ino})
+	return x, nil
+}
+
+// copyBy returns the index of the copy that dot names, or -1.
+func (n *inode) copyBy(dot Dot) int {
+	return slices.IndexFunc(n.copies, func(c version) bool { return c.dots[0] == dot })
+}
