@@ -314,26 +314,24 @@ func connected(devices ...*device) {
 	}
 }
 
-// sameTree waits until the devices have one root and then compares what their
-// mounts show, entry by entry with content.
+// sameTree waits until the devices have one root and their mounts show the
+// same, entry by entry with content. A file that was just closed is part of the
+// root only a moment later, so both have to be true at once.
 func sameTree(devices ...*device) {
 	t := devices[0].t
 	t.Helper()
-	eventually(t, time.Minute, "same root", func() error {
-		want := devices[0].status().Root
+	eventually(t, time.Minute, "same tree", func() error {
+		root, shown := devices[0].status().Root, listing(t, devices[0].mount)
 		for _, d := range devices[1:] {
-			if got := d.status().Root; got != want {
-				return fmt.Errorf("root of %s %.12s, of %s %.12s", devices[0].name, want, d.name, got)
+			if got := d.status().Root; got != root {
+				return fmt.Errorf("root of %s %.12s, of %s %.12s", devices[0].name, root, d.name, got)
+			}
+			if got := listing(t, d.mount); got != shown {
+				return fmt.Errorf("%s shows\n%s\n%s shows\n%s", devices[0].name, shown, d.name, got)
 			}
 		}
 		return nil
 	})
-	want := listing(t, devices[0].mount)
-	for _, d := range devices[1:] {
-		if got := listing(t, d.mount); got != want {
-			t.Fatalf("%s shows\n%s\n%s shows\n%s", devices[0].name, want, d.name, got)
-		}
-	}
 }
 
 // copied waits until nothing is on the device alone.

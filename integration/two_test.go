@@ -208,7 +208,10 @@ func TestStreamLargerThanCache(t *testing.T) {
 	want := noise(3, 3*limit)
 	write(t, filepath.Join(nas.mount, "film"), want)
 	eventually(t, time.Minute, "the film is on the laptop", func() error {
-		_, err := os.Stat(filepath.Join(laptop.mount, "film"))
+		info, err := os.Stat(filepath.Join(laptop.mount, "film"))
+		if err == nil && info.Size() != int64(len(want)) {
+			return fmt.Errorf("%d bytes", info.Size())
+		}
 		return err
 	})
 	sameRoot(nas, laptop)

@@ -85,7 +85,6 @@ func (d *live) safe(alone int64, drafts int) (bool, []string) {
 	return len(why) == 0, why
 }
 
-
 // Devices lists the members; see [Device].
 func (d *live) Devices(context.Context) ([]Member, error) {
 	seen := map[device.ID]Member{}

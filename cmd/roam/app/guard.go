@@ -6,11 +6,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/roamfs/roamfs/fs/mount"
 )
 
 // refuseInsideMount refuses a state directory that lies in a mount of ours: the
@@ -66,10 +65,10 @@ func prepareMountPoint(stateDir, dir string) error {
 		return failure(CodeFailed, "mount outside of it", "%s lies inside the roamfs mount %s", dir, m.dir)
 	}
 	if m, ok := mountOf(list, dir); ok && m.dir == dir && m.fstype == fsType {
-		if !deadMount(dir) {
+		if !mount.Stale(dir) {
 			return failure(CodeFailed, "end that mount first with `roam unmount`", "%s is a roamfs mount already", dir)
 		}
-		if err := detachMount(dir); err != nil {
+		if err := mount.CleanStale(dir); err != nil {
 			return fmt.Errorf("unmount what a killed device left at %s: %w", dir, err)
 		}
 	}
@@ -102,28 +101,4 @@ func emptyDir(dir string) error {
 	}
 	return failure(CodeFailed, "name an empty directory; to bring its files into the hive, copy them into the mount",
 		"the mount point %s is not empty: its files would be hidden", dir)
-}
-
-// deadMount tells whether the process behind a FUSE mount is gone. The kernel
-// then answers at once; a mount that is alive answers from the daemon.
-func deadMount(dir string) bool {
-	var st unix.Stat_t
-	return errors.Is(unix.Stat(dir, &st), unix.ENOTCONN)
-}
-
-// detachMount takes a mount of ours out of the name space, in use or not.
-func detachMount(dir string) error {
-	err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if !errors.Is(err, unix.EPERM) {
-		return err
-	}
-	helper := "fusermount3"
-	if _, lookErr := exec.LookPath(helper); lookErr != nil {
-		helper = "fusermount"
-	}
-	out, err := exec.Command(helper, "-u", "-z", "--", dir).CombinedOutput() //nolint:noctx // ends by itself, and must run to its end
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", helper, err, clip(string(out)))
-	}
-	return nil
 }

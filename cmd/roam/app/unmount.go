@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/roamfs/roamfs/fs/mount"
+
 	"github.com/spf13/cobra"
 )
 
@@ -52,10 +54,10 @@ func clearDeadMount(dir string) (bool, error) {
 		return false, err
 	}
 	m, ok := mountOf(list, dir)
-	if !ok || m.dir != dir || m.fstype != fsType || !deadMount(dir) {
+	if !ok || m.dir != dir || m.fstype != fsType || !mount.Stale(dir) {
 		return false, nil
 	}
-	if err := detachMount(dir); err != nil {
+	if err := mount.CleanStale(dir); err != nil {
 		return false, fmt.Errorf("unmount %s: %w", dir, err)
 	}
 	return true, nil
