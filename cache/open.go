@@ -212,6 +212,9 @@ func (c *Cache) loadPacks(since time.Time) error {
 			return err
 		}
 	}
+	if p := c.packs[c.tail.next-1]; p != nil { // go on with the newest
+		c.tail.pack = p
+	}
 	return nil
 }
 

@@ -251,14 +251,15 @@ func (c *Cache) dropEntry(p *pack, e entry) error {
 	return nil
 }
 
-// wasteful returns a pack that is worth emptying: one less than half of whose
-// allocated bytes are in use.
+// wasteful returns a pack that is worth emptying: one of whose allocated bytes
+// more than half would come free. What is left takes up whole pages elsewhere
+// too, so that a pack of one page is never worth it.
 func (c *Cache) wasteful() *pack {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var worst *pack
 	for _, p := range c.packs {
-		if !p.gone && 2*p.live < p.charge && (worst == nil || p.charge-p.live > worst.charge-worst.live) {
+		if !p.gone && 2*roundUp(p.live) < p.charge && (worst == nil || p.charge-p.live > worst.charge-worst.live) {
 			worst = p
 		}
 	}

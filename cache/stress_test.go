@@ -171,6 +171,48 @@ func TestBoundUnderLoad(t *testing.T) {
 	}
 }
 
+// TestCompactionEnds: a pack that holds little is emptied only if that gives
+// something back.
+func TestCompactionEnds(t *testing.T) {
+	far := &elsewhere{blocks: map[block.ID][]byte{}}
+	dir := t.TempDir()
+	c, err := Open(dir, Options{Limit: 16 << 20, Prover: far})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []block.ID
+	for i := range uint64(100) {
+		id, b := sealed(i, 10_000)
+		if err := c.Put(t.Context(), id, b, Local); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	for _, id := range ids[:99] {
+		if err := c.Forget(Unreferenced(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c.compact() {
+		t.Error("there was still something to compact")
+	}
+	if n := du(filepath.Join(dir, "packs")); n > 10*pageSize {
+		t.Errorf("one block of 10,000 bytes takes up %d", n)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err = Open(dir, Options{Limit: 16 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, want := sealed(99, 10_000); !c.Has(ids[99]) || c.Usage().Blocks != 1 {
+		t.Error("the block that was left is gone")
+	} else if got, err := c.Read(ids[99]); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the block that was left: %v", err)
+	}
+}
+
 // TestFullOfOwn fills the cache with what nobody else has: writers are refused,
 // readers are served, and room comes with proofs.
 func TestFullOfOwn(t *testing.T) {

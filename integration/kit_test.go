@@ -211,7 +211,7 @@ func (d *device) end() {
 func (d *device) log() {
 	b, err := os.ReadFile(filepath.Join(d.state, "log"))
 	if err == nil && len(b) > 0 {
-		d.t.Logf("log of %s:\n%s", d.name, b[max(0, len(b)-6000):])
+		d.t.Logf("log of %s:\n%s", d.name, b[max(0, len(b)-400000):])
 	}
 }
 

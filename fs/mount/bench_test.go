@@ -24,9 +24,9 @@ func BenchmarkSmallFiles(b *testing.B) {
 	b.Run("create", func(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
-			os.RemoveAll(r.path("d0"))
+			_ = os.RemoveAll(r.path("d0"))
 			for d := range many / 1000 {
-				os.RemoveAll(r.path(fmt.Sprintf("d%d", d)))
+				_ = os.RemoveAll(r.path(fmt.Sprintf("d%d", d)))
 				if err := os.Mkdir(r.path(fmt.Sprintf("d%d", d)), 0o755); err != nil {
 					b.Fatal(err)
 				}
@@ -109,7 +109,7 @@ func BenchmarkReread(b *testing.B) {
 				break
 			}
 		}
-		f.Close()
+		_ = f.Close()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"slices"
 	"syscall"
 
 	"github.com/roamfs/roamfs/fs/file"
@@ -42,6 +43,9 @@ var errnos = []struct {
 	{context.DeadlineExceeded, syscall.EIO},
 }
 
+// full is what the local disk says when it takes no more.
+var full = []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG}
+
 // toErrno turns an error into an errno. Everything that has no errno of its own
 // is EIO, and explain is then true: the kernel keeps no text, so somebody has to
 // log it. Of what the local disk reports only a full disk is passed on: that a
@@ -51,8 +55,7 @@ func toErrno(err error) (errno syscall.Errno, explain bool) {
 		return 0, false
 	}
 	if disk, ok := errors.AsType[syscall.Errno](err); ok {
-		switch disk {
-		case syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.ENAMETOOLONG:
+		if slices.Contains(full, disk) {
 			return disk, false
 		}
 		return syscall.EIO, true

@@ -48,7 +48,8 @@ func (d *dirHandle) load() syscall.Errno {
 	add(".", number(t.Ino), unix.S_IFDIR)
 	add("..", number(t.Parent), unix.S_IFDIR)
 	for _, e := range entries {
-		if mode := typeBits(e.Kind); mode != 0 && !(d.n.IsRoot() && e.Name == virtualName) {
+		hidden := d.n.IsRoot() && e.Name == virtualName
+		if mode := typeBits(e.Kind); mode != 0 && !hidden {
 			add(e.Name, number(e.Ino), mode)
 		}
 	}

@@ -67,7 +67,7 @@ func snapshot(root string) (map[string]shown, error) {
 		if d.Type() != fs.FileMode(0)&fs.ModeType && d.Type()&fs.ModeType != modeOf(st.Mode) {
 			return fmt.Errorf("%s: the listing says %v, stat %o", path, d.Type(), st.Mode)
 		}
-		s := shown{mode: st.Mode, links: uint64(st.Nlink)}
+		s := shown{mode: st.Mode, links: st.Nlink}
 		if _, ok := inos[st.Ino]; !ok {
 			inos[st.Ino] = len(inos)
 		}
@@ -334,11 +334,11 @@ func TestModel(t *testing.T) {
 
 func (p *pair) end(t *rapid.T) {
 	for _, fds := range p.open {
-		unix.Close(fds[0])
-		unix.Close(fds[1])
+		_ = unix.Close(fds[0])
+		_ = unix.Close(fds[1])
 	}
 	if err := os.RemoveAll(p.mnt); err != nil {
 		t.Error(err)
 	}
-	os.RemoveAll(p.disk)
+	_ = os.RemoveAll(p.disk)
 }

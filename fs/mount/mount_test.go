@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	syscall.Umask(0)
-	os.Exit(m.Run())
+	os.Exit(m.Run()) //nolint:forbidigo // as TestMain must
 }
 
 // children are programs that a test runs in a process of their own, by name:
@@ -131,13 +131,13 @@ func needsFuse(tb testing.TB) {
 	if err != nil {
 		tb.Skipf("no FUSE here: %v", err)
 	}
-	f.Close()
+	_ = f.Close()
 }
 
 // undertaker removes the mount from dir even if this process is killed.
 func undertaker(tb testing.TB, dir string) {
 	tb.Helper()
-	cmd := exec.Command("sh", "-c", `read _; umount -l "$0" 2>/dev/null; true`, dir)
+	cmd := exec.CommandContext(context.Background(), "sh", "-c", `read _; umount -l "$0" 2>/dev/null; true`, dir)
 	alive, err := cmd.StdinPipe()
 	if err != nil {
 		tb.Fatal(err)
@@ -146,8 +146,8 @@ func undertaker(tb testing.TB, dir string) {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		alive.Close()
-		cmd.Wait()
+		_ = alive.Close()
+		_ = cmd.Wait()
 	})
 }
 
@@ -209,21 +209,21 @@ func (r *rig) replace(t *testing.T, other *device, name, data string) {
 	}
 }
 
-func write(t testing.TB, path, data string) {
-	t.Helper()
+func write(tb testing.TB, path, data string) {
+	tb.Helper()
 	if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-func wantFile(t testing.TB, path, want string) {
-	t.Helper()
+func wantFile(tb testing.TB, path, want string) {
+	tb.Helper()
 	got, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if string(got) != want {
-		t.Fatalf("%s holds %s, want %s", path, brief(got), brief([]byte(want)))
+		tb.Fatalf("%s holds %s, want %s", path, brief(got), brief([]byte(want)))
 	}
 }
 
@@ -234,27 +234,27 @@ func brief(b []byte) string {
 	return string(b)
 }
 
-func wantErrno(t testing.TB, what string, err error, want syscall.Errno) {
-	t.Helper()
+func wantErrno(tb testing.TB, what string, err error, want syscall.Errno) {
+	tb.Helper()
 	if !errors.Is(err, want) {
-		t.Errorf("%s: error %v, want %v", what, err, want)
+		tb.Errorf("%s: error %v, want %v", what, err, want)
 	}
 }
 
-func stat(t testing.TB, path string) unix.Stat_t {
-	t.Helper()
+func stat(tb testing.TB, path string) unix.Stat_t {
+	tb.Helper()
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
-		t.Fatalf("lstat %s: %v", path, err)
+		tb.Fatalf("lstat %s: %v", path, err)
 	}
 	return st
 }
 
-func names(t testing.TB, dir string) []string {
-	t.Helper()
+func names(tb testing.TB, dir string) []string {
+	tb.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var list []string
 	for _, e := range entries {

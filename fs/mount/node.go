@@ -22,6 +22,7 @@ type node struct {
 	kind tree.Kind
 
 	atime   atomic.Pointer[int64] // as set by utimens, ns; nil: the modification time
+	shared  atomic.Int32          // of a directory: what fill saw of its setgid bit; 0: nothing yet
 	changed atomic.Int64          // last change of an attribute here, ns; see the package comment
 
 	mu      sync.Mutex
@@ -148,6 +149,7 @@ func (n *node) fill(out *fuse.Attr, t tree.Node) {
 	out.Uid, out.Gid = n.m.owner(t.Ino)
 	switch t.Kind {
 	case tree.Dir:
+		n.shared.Store(shared(t.Mode))
 		out.Size, out.Blocks, out.Nlink = dirSize, dirSize/512, uint32(max(t.NLink, 1))
 	case tree.Symlink:
 		out.Mode = typeBits(t.Kind) | 0o777

@@ -71,27 +71,42 @@ func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.En
 	if err != nil {
 		return nil, n.fail("mkdir", err)
 	}
-	return inode(n.born(ctx, t, gid, out))
+	return inode(n.born(ctx, t, gid, setgid, out))
 }
 
 // inherit returns the group that what is made in this directory belongs to, if
 // the directory says so (setgid) instead of the caller.
 func (n *node) inherit() (gid uint32, setgid bool, err error) {
-	t, err := n.now()
-	if err != nil || t.Mode&unix.S_ISGID == 0 {
-		return 0, false, err
+	is := n.shared.Load()
+	if is == 0 { // the kernel asks for a directory's mode before it lets anybody write in it
+		t, err := n.now()
+		if err != nil {
+			return 0, false, err
+		}
+		is = shared(t.Mode)
 	}
-	_, gid = n.m.owner(t.Ino)
+	if is < 0 {
+		return 0, false, nil
+	}
+	_, gid = n.m.owner(n.ino)
 	return gid, true, nil
 }
 
+// shared is 1 for a mode with the setgid bit, else -1.
+func shared(mode uint32) int32 {
+	if mode&unix.S_ISGID != 0 {
+		return 1
+	}
+	return -1
+}
+
 // born completes the making of an inode: its owner, the directory's time and the
-// reply. gid is that of [node.inherit], 0 if none.
-func (n *node) born(ctx context.Context, t tree.Node, gid uint32, out *fuse.EntryOut) (*node, syscall.Errno) {
+// reply. gid and setgid are those of [node.inherit].
+func (n *node) born(ctx context.Context, t tree.Node, gid uint32, setgid bool, out *fuse.EntryOut) (*node, syscall.Errno) {
 	n.m.times.touch(n.ino)
 	if caller, ok := fuse.FromContext(ctx); ok {
 		group := caller.Gid
-		if gid != 0 {
+		if setgid {
 			group = gid
 		}
 		if err := n.m.give(t.Ino, caller.Uid, group); err != nil {
@@ -114,7 +129,7 @@ func (n *node) make(ctx context.Context, op, name string, c tree.Content, out *f
 	if errno := n.badName(name); errno != 0 {
 		return nil, tree.Node{}, errno
 	}
-	gid, _, err := n.inherit()
+	gid, setgid, err := n.inherit()
 	if err != nil {
 		return nil, tree.Node{}, n.fail(op, err)
 	}
@@ -123,7 +138,7 @@ func (n *node) make(ctx context.Context, op, name string, c tree.Content, out *f
 	if err != nil {
 		return nil, tree.Node{}, n.fail(op, err)
 	}
-	child, errno := n.born(ctx, t, gid, out)
+	child, errno := n.born(ctx, t, gid, setgid, out)
 	return child, t, errno
 }
 

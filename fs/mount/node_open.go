@@ -52,7 +52,7 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 		// Something changed elsewhere. If it was this file, and its notification
 		// was sent before the handle was there, the handle would fill the cache
 		// with the version before.
-		h.Release(ctx)
+		_ = h.Release(ctx)
 	}
 }
 
@@ -70,7 +70,7 @@ func (n *node) openAs(ctx context.Context, t tree.Node, flags uint32) (*handle, 
 	}
 	if truncate {
 		if err := h.begin(ctx); err != nil {
-			h.Release(ctx)
+			_ = h.Release(ctx)
 			return nil, 0, n.fail("open", err)
 		}
 	}

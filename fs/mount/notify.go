@@ -5,6 +5,7 @@ import (
 	iofs "io/fs"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/roamfs/roamfs/sync/tree"
 )
@@ -209,14 +210,24 @@ func (q *queue) sendPages() {
 		}) {
 			return
 		}
-		n.NotifyContent(0, 0)
+		n.m.told("pages", n.NotifyContent(0, 0))
 		q.done()
 	}
 }
 
 // settle returns when the lookups and listings that the kernel has under way in
 // a directory are done with: a notification about a name takes the same lock.
-func (n *node) settle() { n.NotifyEntry(nowhere) }
+func (n *node) settle() { n.m.told("settle", n.NotifyEntry(nowhere)) }
+
+// told takes the result of a notification. That there is nothing to drop, or
+// that a directory is in use, is no error, and neither is that the mount is gone.
+func (m *Mount) told(what string, errno syscall.Errno) {
+	switch errno {
+	case 0, syscall.ENOENT, syscall.ENOTEMPTY, syscall.EBUSY, syscall.ENODEV, syscall.ENOTCONN, syscall.EBADF:
+	default:
+		m.log.Warn("the kernel refused a notification", "what", what, "err", errno)
+	}
+}
 
 // tellDir makes the kernel ask again for names in a directory, and for its
 // listing and attributes. The result of a notification says only whether there
@@ -234,7 +245,7 @@ func (m *Mount) tellDir(ino tree.Ino, d *dirNames) {
 	for name := range names {
 		m.tellName(dir, name)
 	}
-	dir.NotifyContent(0, 0)
+	m.told("directory", dir.NotifyContent(0, 0))
 }
 
 // allNames returns every name of which the kernel may have a wrong idea: that
@@ -270,9 +281,9 @@ func (m *Mount) tellName(dir *node, name string) {
 		dir.RmChild(name) // the children are what the kernel was last told
 	}
 	if gone {
-		dir.NotifyDelete(name, known.EmbeddedInode()) // tells inotify and whoever is inside, too
+		m.told("removal", dir.NotifyDelete(name, known.EmbeddedInode())) // tells inotify and whoever is inside, too
 	} else {
-		dir.NotifyEntry(name)
+		m.told("name", dir.NotifyEntry(name))
 	}
 }
 
@@ -321,12 +332,12 @@ func (m *Mount) tellInode(ino tree.Ino) {
 			if ok, _ := dir.RmChild(name); !ok {
 				break
 			}
-			dir.NotifyEntry(name)
+			m.told("name", dir.NotifyEntry(name))
 		}
-		n.NotifyContent(-1, 0)
+		m.told("attributes", n.NotifyContent(-1, 0))
 		return
 	}
-	n.NotifyContent(-1, 0) // attributes only: never waits for a page that is being read
+	m.told("attributes", n.NotifyContent(-1, 0)) // attributes only: never waits for a page that is being read
 	m.notes.pages(n)
 }
 

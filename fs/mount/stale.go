@@ -76,7 +76,7 @@ func mountType(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("list mounts: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	found := ""
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)

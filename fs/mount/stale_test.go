@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,15 +31,16 @@ func init() {
 		check(err)
 		tmp, err := os.MkdirTemp("", "drafts")
 		check(err)
-		defer os.RemoveAll(tmp)
+		defer func() { _ = os.RemoveAll(tmp) }()
 		files, err := file.New(file.Options{Dir: tmp, Tree: d, Blocks: newStore(), Keys: keys})
 		check(err)
 		m, err := New(Options{Dir: os.Args[1], Tree: d, Files: files, Status: &status{}})
 		check(err)
-		fmt.Println("ready")
-		bufio.NewReader(os.Stdin).ReadByte()
+		fmt.Fprintln(os.Stdout, "ready")
+		_, err = io.Copy(io.Discard, os.Stdin)
+		check(err)
 		check(m.Unmount())
-		fmt.Println("done")
+		fmt.Fprintln(os.Stdout, "done")
 	}
 }
 
@@ -55,14 +57,14 @@ func TestStaleMount(t *testing.T) {
 		t.Error(err)
 	}
 	undertaker(t, dir)
-	serve := func() (*exec.Cmd, *bufio.Reader) {
+	serve := func() *exec.Cmd {
 		cmd := child(t, "serve", dir)
 		cmd.Stderr = os.Stderr
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { in.Close() })
+		t.Cleanup(func() { _ = in.Close() })
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -70,13 +72,12 @@ func TestStaleMount(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		r := bufio.NewReader(out)
-		if line, err := r.ReadString('\n'); line != "ready\n" {
+		if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
 			t.Fatalf("cannot mount: %v", err)
 		}
-		return cmd, r
+		return cmd
 	}
-	cmd, _ := serve()
+	cmd := serve()
 	if Stale(dir) {
 		t.Error("a live mount is stale")
 	}
@@ -84,17 +85,17 @@ func TestStaleMount(t *testing.T) {
 	if !errors.Is(err, ErrMounted) {
 		t.Errorf("a second mount: %v", err)
 	}
-	cmd.Process.Kill()
-	cmd.Wait()
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
 	if !Stale(dir) {
 		t.Fatal("the mount of a dead process is not stale")
 	}
-	cmd, _ = serve() // cleans up by itself
+	cmd = serve() // cleans up by itself
 	if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o644); err != nil {
 		t.Error(err)
 	}
-	cmd.Process.Kill()
-	cmd.Wait()
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
 	if err := CleanStale(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func TestUnmountInUse(t *testing.T) {
 	if _, err := f.ReadAt(b, 0); err != nil || string(b) != "still" {
 		t.Errorf("read %q, %v", b, err)
 	}
-	f.Close()
+	_ = f.Close()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -201,7 +202,7 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	self := filepath.Join(dir, "self")
-	if out, err := exec.Command("cp", exe, self).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "cp", exe, self).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	script := `set -eu

@@ -44,12 +44,12 @@ func newDevice(tb testing.TB, name string, mem *tree.Mem) *device {
 }
 
 // fork returns another device that knows all that d knows.
-func (d *device) fork(tb testing.TB, name string) *device {
+func (d *device) fork(tb testing.TB) *device {
 	tb.Helper()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ops = 0
-	return newDevice(tb, name, d.mem.Clone())
+	return newDevice(tb, "there", d.mem.Clone())
 }
 
 // pull makes d know all that other knows, and tells d's subscribers.
