@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/roamfs/roamfs/cache/evict"
 	"github.com/roamfs/roamfs/cache/internal/idmap"
@@ -365,9 +363,6 @@ func (c *Cache) unclaim(id block.ID) {
 	defer c.mu.Unlock()
 	c.unclaimLocked(id)
 }
-
-// forever is far enough away for any timer that never fires.
-const forever = time.Duration(math.MaxInt64)
 
 // notifier calls Changed with events in their order, one call at a time.
 type notifier struct {

@@ -176,8 +176,9 @@ func (c *Cache) reserve(ctx context.Context, n int64, cl class) error {
 		return c.reserveLocal(ctx, n)
 	case forFetched:
 		return c.reserveFetched(ctx, n)
+	default: // upkeep waits for nobody
+		return c.noRoom(n)
 	}
-	return c.noRoom(n)
 }
 
 func (c *Cache) noRoom(n int64) error {

@@ -188,7 +188,7 @@ func (d *device) kill() {
 			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && strings.Contains(string(b), ") Z ") {
 				return nil // ended; somebody has yet to wait for it
 			}
-			return fmt.Errorf("process %d: %v", pid, err)
+			return fmt.Errorf("process %d is there", pid)
 		}
 		return nil
 	})
@@ -211,7 +211,7 @@ func (d *device) end() {
 func (d *device) log() {
 	b, err := os.ReadFile(filepath.Join(d.state, "log"))
 	if err == nil && len(b) > 0 {
-		d.t.Logf("log of %s:\n%s", d.name, b[max(0, len(b)-400000):])
+		d.t.Logf("log of %s:\n%s", d.name, b[max(0, len(b)-6000):])
 	}
 }
 

@@ -80,7 +80,10 @@ func (a *ahead) reading(v *version, y *layout, off int64, n int) {
 		}
 		return
 	}
-	a.next = max(a.next, end)
+	if end <= a.next {
+		return // read again, or behind another that came first
+	}
+	a.next = end
 	if first || a.next >= v.size {
 		a.edge = max(a.edge, a.next)
 		return

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/roamfs/roamfs/sync/tree"
@@ -245,8 +246,86 @@ func TestSetMTime(t *testing.T) {
 	if n := r.node(ino); n.MTime != 5 {
 		t.Errorf("committed: %d", n.MTime)
 	}
+	r.write(h, noise(1, 100), 0) // closed, and then the time is set
+	r.must(h.Flush(context.Background()))
+	r.t.SetMTime(ino, 6)
+	crashed := r.snapshot("the end").revive(t)
+	if n := crashed.t.Stat(crashed.node(ino)); n.MTime != 6 {
+		t.Errorf("after a crash: %d", n.MTime)
+	}
 	r.write(h, []byte("z"), 0)
-	if n := r.t.Stat(r.node(ino)); n.MTime == 5 {
+	if n := r.t.Stat(r.node(ino)); n.MTime == 6 {
 		t.Error("a write leaves the time alone")
+	}
+}
+
+// TestCutAnew checks that a content cut only where it changed has the blocks
+// that it has when it is cut as a whole.
+func TestCutAnew(t *testing.T) {
+	base := noise(1, 6<<20)
+	insert := func(p []byte, off int, q []byte) []byte { return slices.Concat(p[:off], q, p[off:]) }
+	for name, c := range map[string]struct {
+		want []byte
+		off  int // from where it is written
+		n    int
+	}{
+		"overwritten": {slices.Concat(base[:2<<20], noise(2, 1000), base[2<<20+1000:]), 2 << 20, 1000},
+		"head":        {slices.Concat(noise(2, 1000), base[1000:]), 0, 1000},
+		"appended":    {slices.Concat(base, noise(2, 100)), 6 << 20, 100},
+		"much":        {slices.Concat(base, noise(2, 3<<20)), 6 << 20, 3 << 20},
+		"inserted":    {insert(base, 1<<20, noise(2, 100)), 1 << 20, 5<<20 + 100},
+		"truncated":   {base[:4<<20], 0, 0},
+		"a little":    {base[:6<<20-10], 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			ino := r.file(0, base)
+			before := len(r.blocks.blocks)
+			h := r.open(ino, true)
+			if c.n > 0 {
+				r.write(h, c.want[c.off:c.off+c.n], int64(c.off))
+			}
+			r.must(h.Truncate(context.Background(), int64(len(c.want))))
+			r.must(r.t.Flush(context.Background()))
+			same(t, "committed", r.committed(r.node(ino)), c.want)
+			if c.n < 1<<20 && len(r.blocks.blocks)-before > 8 {
+				t.Errorf("%d new blocks", len(r.blocks.blocks)-before)
+			}
+			whole := newRig(t)
+			fresh := whole.node(whole.file(1, c.want))
+			// One overwritten in place is cut in another way, but not if it was cut before.
+			if got := r.node(ino).Ref; got != fresh.Ref {
+				t.Errorf("cut anew: %+v, as a whole: %+v", got, fresh.Ref)
+			}
+		})
+	}
+}
+
+// TestHolesKeepPiecesInPlace punches a file that is updated in place, whose
+// pieces begin at multiples of 64 KiB.
+func TestHolesKeepPiecesInPlace(t *testing.T) {
+	r := newRig(t)
+	ctx := context.Background()
+	p := noise(1, 2<<20)
+	copy(p, "SQLite format 3\x00")
+	ino := r.file(0, p)
+	h := r.open(ino, true)
+	r.must(h.Allocate(ctx, 300_000, 400_000, true, true, false))
+	clear(p[300_000:700_000])
+	r.must(r.t.Flush(ctx))
+	same(t, "committed", r.committed(r.node(ino)), p)
+	y, err := r.t.layout(ctx, r.t.lookup(ino).base)
+	r.must(err)
+	holes := 0
+	for i, e := range y.ext {
+		if y.off[i]%holeUnit != 0 {
+			t.Errorf("extent %d begins at %d", i, y.off[i])
+		}
+		if e.Hole {
+			holes++
+		}
+	}
+	if holes != 1 {
+		t.Errorf("%d holes", holes)
 	}
 }

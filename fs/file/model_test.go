@@ -125,6 +125,7 @@ type model struct {
 	steps  int
 	fail   string // the operation that fails
 	lost   *losses
+	whole  bool // pages are written as a whole
 }
 
 func newModel(tb tester) *model {
@@ -250,7 +251,7 @@ func (m *model) revived(c crash, p past) *rig {
 	h := r.open(m.ino, false)
 	got := content(m.tb, h)
 	h.Release()
-	if err := p.allows(got, m.lost != nil); err != nil {
+	if err := p.allows(got, m.lost != nil && !m.whole); err != nil {
 		m.tb.Fatalf("after a crash before %s: %v", c.at, err)
 	}
 	r.must(r.t.Flush(context.Background()))

@@ -211,7 +211,7 @@ func TestDamaged(t *testing.T) {
 }
 
 func TestHint(t *testing.T) {
-	var hinted []tree.Ino
+	var hinted []tree.Ino // one reader, who reads nothing ahead
 	r, _, ino := remote(t, 1<<20, func(o *Options) {
 		o.Hint = func(ino tree.Ino, _ block.ID) { hinted = append(hinted, ino) }
 	})

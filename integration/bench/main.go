@@ -274,7 +274,7 @@ func readAll(name string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	buf := make([]byte, mib)
 	var n int64
 	for {

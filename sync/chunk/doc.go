@@ -95,6 +95,6 @@
 // big-endian, are a multiple of 512, and the group has at least 128 entries by
 // then; or if the group has 4096. The groups become list blocks, these the
 // entries of the next depth, until one group is left. Three depths are the
-// most: about 250 million extents. Every list has one encoding, and decoders
+// most: about 400 million extents. Every list has one encoding, and decoders
 // refuse any other.
 package chunk

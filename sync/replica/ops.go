@@ -53,10 +53,10 @@ func (r *Replica) Conflicts() ([]tree.Conflict, error) {
 
 // edit carries out one user operation and makes it visible and safe from
 // kill -9 before it returns.
-func (r *Replica) edit(fn func(*tree.Edit) error, also func(*store.Tx) error) error {
+func (r *Replica) edit(fn func(*tree.Edit) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, err := r.editLocked(fn, also)
+	_, err := r.editLocked(fn, nil)
 	return err
 }
 
@@ -150,37 +150,37 @@ func (r *Replica) made(fn func(*tree.Edit) (tree.Ino, error)) (n tree.Node, err 
 
 // Unlink removes a name of a file. It returns the inode's number of names left.
 func (r *Replica) Unlink(parent tree.Ino, name string) error {
-	return r.edit(func(e *tree.Edit) error { return e.Unlink(parent, name) }, nil)
+	return r.edit(func(e *tree.Edit) error { return e.Unlink(parent, name) })
 }
 
 // Rmdir removes an empty directory.
 func (r *Replica) Rmdir(parent tree.Ino, name string) error {
-	return r.edit(func(e *tree.Edit) error { return e.Rmdir(parent, name) }, nil)
+	return r.edit(func(e *tree.Edit) error { return e.Rmdir(parent, name) })
 }
 
 // Rename moves an entry as rename(2) does; noReplace and exchange as in renameat2(2).
 func (r *Replica) Rename(op tree.Ino, on string, np tree.Ino, nn string, noReplace, exchange bool) error {
-	return r.edit(func(e *tree.Edit) error { return e.Rename(op, on, np, nn, noReplace, exchange) }, nil)
+	return r.edit(func(e *tree.Edit) error { return e.Rename(op, on, np, nn, noReplace, exchange) })
 }
 
 // Chmod sets the permission bits (07777).
 func (r *Replica) Chmod(ino tree.Ino, mode uint32) error {
-	return r.edit(func(e *tree.Edit) error { return e.Chmod(ino, mode) }, nil)
+	return r.edit(func(e *tree.Edit) error { return e.Chmod(ino, mode) })
 }
 
 // SetMTime sets the modification time, in ns since 1970.
 func (r *Replica) SetMTime(ino tree.Ino, ns int64) error {
-	return r.edit(func(e *tree.Edit) error { return e.SetMTime(ino, ns) }, nil)
+	return r.edit(func(e *tree.Edit) error { return e.SetMTime(ino, ns) })
 }
 
 // SetXattr stores an extended attribute of at most 64 KiB.
 func (r *Replica) SetXattr(ino tree.Ino, name string, value []byte) error {
-	return r.edit(func(e *tree.Edit) error { return e.SetXattr(ino, name, value) }, nil)
+	return r.edit(func(e *tree.Edit) error { return e.SetXattr(ino, name, value) })
 }
 
 // RemoveXattr removes an extended attribute, or reports [tree.ErrNoXattr].
 func (r *Replica) RemoveXattr(ino tree.Ino, name string) error {
-	return r.edit(func(e *tree.Edit) error { return e.RemoveXattr(ino, name) }, nil)
+	return r.edit(func(e *tree.Edit) error { return e.RemoveXattr(ino, name) })
 }
 
 // Write commits new content of a file: it supersedes the versions base, which

@@ -48,6 +48,7 @@ func TestStateMatchesModel(t *testing.T) {
 }
 
 func matchModel(t *testing.T, rnd *rand.Rand) {
+	t.Helper()
 	dir := t.TempDir()
 	s := open(t, dir)
 	defer func() { _ = s.Close() }()

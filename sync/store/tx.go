@@ -23,14 +23,15 @@ func (s *Store) Update(fn func(*Tx) error) error {
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
 	tx := &Tx{txn: txn}
-	if err := fn(tx); err != nil {
-		return err
+	err := fn(tx)
+	if tx.err != nil { // what fn returned may only be a consequence
+		err = fmt.Errorf("write to database: %w", tx.err)
 	}
-	if tx.err != nil {
-		if errors.Is(tx.err, badger.ErrTxnTooBig) {
-			return ErrTooBig
-		}
-		return fmt.Errorf("write to database: %w", tx.err)
+	if errors.Is(err, badger.ErrTxnTooBig) {
+		return ErrTooBig
+	}
+	if err != nil {
+		return err
 	}
 	if err := txn.Commit(); err != nil {
 		return fmt.Errorf("write to database: %w", err)
@@ -126,7 +127,7 @@ func (t *Tx) dropPlace(key []byte, k tree.Key, d tree.Dot, recount map[tree.Ino]
 // ino up to date with its records as this transaction sees them.
 func (t *Tx) recount(ino tree.Ino) error {
 	if t.err != nil {
-		return nil
+		return t.err
 	}
 	recs, err := records(t.txn, append([]byte{'r'}, ino[:]...))
 	if err != nil {
@@ -218,9 +219,8 @@ func (t *Tx) dropPieces(prefix []byte, from uint32) error {
 		if err != nil {
 			return fmt.Errorf("read database: %w", err)
 		}
-		t.delete(k)
-		if t.err != nil {
-			return nil
+		if t.delete(k); t.err != nil {
+			return t.err
 		}
 	}
 }
