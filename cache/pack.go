@@ -224,17 +224,12 @@ func (c *Cache) dropEntry(p *pack, e entry) error {
 	}
 	size := entrySize(int64(e.size))
 	from, to := roundUp(int64(e.off)+entryHeader), (int64(e.off)+size)&^(pageSize-1)
-	charge := int64(-1)
+	punched := false
 	if to > from && !c.nopunch.Load() {
 		err := unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from)
 		switch {
 		case err == nil:
-			// Holes cost blocks of the extent tree, so the truth is asked for.
-			var st unix.Stat_t
-			if err := unix.Fstat(int(p.file.Fd()), &st); err != nil {
-				return fmt.Errorf("punch pack: %w", err)
-			}
-			charge = st.Blocks * 512
+			punched = true
 		case errors.Is(err, unix.EOPNOTSUPP):
 			c.nopunch.Store(true)
 		default:
@@ -244,10 +239,18 @@ func (c *Cache) dropEntry(p *pack, e entry) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p.live -= size
-	if charge >= 0 {
-		c.freedLocked(p.charge - charge)
-		p.charge = charge
+	if !punched {
+		return nil
 	}
+	// Holes cost blocks of the extent tree, so the truth is asked for: under the
+	// lock, so that an append that is accounted for is part of it. One that is not
+	// yet is counted twice, until the next time.
+	var st unix.Stat_t
+	if err := unix.Fstat(int(p.file.Fd()), &st); err != nil {
+		return fmt.Errorf("punch pack: %w", err)
+	}
+	c.freedLocked(p.charge - st.Blocks*512)
+	p.charge = st.Blocks * 512
 	return nil
 }
 

@@ -48,9 +48,11 @@ const (
 	inLane                  // forLocal, holding the lane
 )
 
-// margin is never given away: it covers what the file system allocates later than we
-// measure, such as blocks of extent trees at writeback.
-func (a *accounts) margin() int64 { return min(max(a.limit/512, 64<<10), 1<<20) }
+// margin is never given away. It covers what the file system allocates later than
+// we measure, such as blocks of extent trees at writeback, and what du gets wrong
+// while blocks come and go: it counts a file that is removed and the one that takes
+// its room if it meets them in this order.
+func (a *accounts) margin() int64 { return min(max(a.limit/32, 64<<10), 16<<20) }
 
 // segment is how large a pack grows, and what is kept back for compaction.
 func (a *accounts) segment() int64 {

@@ -15,17 +15,38 @@ import (
 	"github.com/roamfs/roamfs/sync/block"
 )
 
-// du returns the allocated bytes below dir, as du counts them.
-func du(dir string) (n int64) {
+// walk returns the allocated bytes of everything below dir by inode.
+func walk(dir string) map[uint64]int64 {
+	out := map[uint64]int64{}
 	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return nil //nolint:nilerr // removed between listing and looking
 		}
 		if info, err := e.Info(); err == nil {
-			n += info.Sys().(*syscall.Stat_t).Blocks * 512
+			st := info.Sys().(*syscall.Stat_t)
+			out[st.Ino] = st.Blocks * 512
 		}
 		return nil
 	})
+	return out
+}
+
+// du returns the allocated bytes below dir, as du counts them while nothing changes.
+func du(dir string) (n int64) {
+	for _, size := range walk(dir) {
+		n += size
+	}
+	return n
+}
+
+// duNow returns what was allocated below dir at one instant, or less: what two
+// walks, one after the other, both saw was there between them. One walk alone would count
+// a file that went and the one that took its room.
+func duNow(dir string) (n int64) {
+	before := walk(dir)
+	for ino, size := range walk(dir) {
+		n += min(size, before[ino])
+	}
 	return n
 }
 
@@ -90,7 +111,7 @@ func TestBoundUnderLoad(t *testing.T) {
 	go func() {
 		var most int64
 		for {
-			most = max(most, du(dir))
+			most = max(most, duNow(dir))
 			select {
 			case <-stop:
 				top <- most
