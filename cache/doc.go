@@ -68,7 +68,7 @@
 // Cache.mu guards the index, the order and all accounts; it is never held over
 // I/O, Prover, Fetcher or Changed. An ID whose file is being written or removed is in
 // Cache.busy, and whoever else wants to write or remove it waits. pack.tidy is held
-// while removed entries are marked and punched, Cache.tail while an entry is
+// while entries are written, marked and punched, Cache.tail while an entry is
 // appended, Cache.syncing during Sync, notifier.mu during Changed. They are taken in the order
-// Cache.syncing, pack.tidy, Cache.tail, notifier.mu, Cache.mu.
+// Cache.syncing, Cache.tail, pack.gate, pack.tidy, notifier.mu, Cache.mu.
 package cache

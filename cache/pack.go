@@ -83,6 +83,8 @@ func (c *Cache) appendPack(id block.ID, sealed []byte) (e entry, used int64, err
 		}
 	}
 	p := c.tail.pack
+	p.tidy.Lock() // nobody measures the file while it grows
+	defer p.tidy.Unlock()
 	c.mu.Lock()
 	off := p.end
 	c.mu.Unlock()
@@ -242,9 +244,7 @@ func (c *Cache) dropEntry(p *pack, e entry) error {
 	if !punched {
 		return nil
 	}
-	// Holes cost blocks of the extent tree, so the truth is asked for: under the
-	// lock, so that an append that is accounted for is part of it. One that is not
-	// yet is counted twice, until the next time.
+	// Holes cost blocks of the extent tree, so the truth is asked for.
 	var st unix.Stat_t
 	if err := unix.Fstat(int(p.file.Fd()), &st); err != nil {
 		return fmt.Errorf("punch pack: %w", err)
