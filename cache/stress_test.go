@@ -172,7 +172,8 @@ func TestBoundUnderLoad(t *testing.T) {
 			}
 		}
 		u := c.Usage()
-		if real := du(dir); u.Used < real || u.Used > real+2<<20 || u.Reserved != 0 {
+		// Extent tree blocks come at writeback; the margin is for them.
+		if real := du(dir); u.Used+16*pageSize < real || u.Used > real+1<<20 || u.Reserved != 0 {
 			t.Errorf("%s: account %d, du %d, reserved %d", when, u.Used, real, u.Reserved)
 		}
 	}

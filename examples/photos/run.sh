@@ -21,7 +21,7 @@ done
 cp "$play/camera/"*.jpg "$attic/photos/"
 # shellcheck disable=SC2016 # for the inner shell
 check "the laptop lists all of them" eventually bash -c '(( $(ls "$0/photos" | wc -l) == 40 ))' "$laptop"
-check "with their sizes" test "$(stat -c %s "$laptop/photos/img_40.jpg")" = 3000000
+check "with their sizes" eventually bash -c '[[ $(stat -c %s "$0/photos/img_40.jpg") == 3000000 ]]' "$laptop"
 check "and says that they are elsewhere" eventually prints laptop elsewhere ls roam:/photos
 
 say "one photo is looked at, then all of them"
