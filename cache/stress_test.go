@@ -177,12 +177,12 @@ func TestBoundUnderLoad(t *testing.T) {
 			t.Errorf("%s: account %d, du %d, reserved %d", when, u.Used, real, u.Reserved)
 		}
 	}
+	cancel()
+	running.Wait() // it evicts ahead
 	check("at the end")
 	if n := c.Usage().Blocks; n < 220 {
 		t.Errorf("only %d blocks are kept", n)
 	}
-	cancel()
-	running.Wait()
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}

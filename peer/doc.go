@@ -18,8 +18,9 @@
 //
 // If nobody can deliver, the error is a [block.UnavailableError] that names the
 // devices which do hold the block, or else are expected to. A read waits up to
-// [Config.ReadTimeout] for a device to come back if none is connected, or
-// if one that holds the block was lost just now; readahead and copying do not wait.
+// [Config.ReadTimeout] for a device to come back if none is connected, if one that
+// holds the block was lost just now, or if a connection broke or a device failed
+// while it was asked; readahead and copying do not wait.
 //
 // # Priorities
 //

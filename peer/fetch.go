@@ -22,6 +22,7 @@ const (
 	askTimeout = 2 * time.Second // for whether a device has a block
 	watchEvery = 250 * time.Millisecond
 	busyTries  = 20
+	retryEvery = 500 * time.Millisecond // after an attempt failed for a reason that may pass
 )
 
 // Fetch returns the sealed bytes of a block, verified, which the caller then owns.
@@ -93,6 +94,7 @@ type fetch struct {
 	active  []*attempt
 	running int // attempts whose result was not taken, given up ones included
 	results chan result
+	broken  bool  // an attempt failed for a reason that may pass
 	last    error // of the last attempt that failed
 }
 
@@ -285,6 +287,7 @@ func (f *fetch) failed(r result) {
 	case errors.Is(r.err, errNotHave):
 		f.notHeld(p)
 	default:
+		f.broken = true
 		p.failed()
 		e.log.Debug("block not fetched", "device", p.dev.Short(), "block", f.id, "err", r.err)
 	}
@@ -377,27 +380,37 @@ func (e *Exchange) whoHas(ctx context.Context, id block.ID, ps []*peer) []*peer 
 	return yes
 }
 
-// await waits for a device to come that may have the block. It reports false if
-// that is not to be expected in time.
+// await waits for something to change that may make the block to be had. It
+// reports false if that is not to be expected in time.
 func (f *fetch) await(ctx context.Context, changed <-chan struct{}) bool {
 	rest := f.e.cfg.ReadTimeout - time.Since(f.began)
-	if f.lane != wire.Foreground || rest <= 0 || len(f.e.cfg.Host.Connected()) > 0 && !f.soon() {
+	if f.lane != wire.Foreground || rest <= 0 {
+		return false
+	}
+	var again <-chan time.Time
+	switch {
+	case f.broken: // its connection may be ending, or it recovers
+		t := time.NewTimer(min(retryEvery, rest))
+		defer t.Stop()
+		again = t.C
+	case len(f.e.cfg.Host.Connected()) > 0 && !f.soon():
 		return false
 	}
 	timer := time.NewTimer(rest)
 	defer timer.Stop()
 	select {
 	case <-changed:
-		// Who came back is asked again, whatever it answered before.
-		clear(f.tried)
-		f.asked = false
 		sleep(ctx, 10*time.Millisecond) // several may come at once
-		return true
+	case <-again:
 	case <-timer.C:
 		return false
 	case <-ctx.Done():
 		return true
 	}
+	// Who is there now is asked again, whatever it answered before.
+	clear(f.tried)
+	f.asked, f.broken = false, false
+	return true
 }
 
 // soon reports whether a device that holds the block was lost just now.

@@ -24,7 +24,7 @@ say "the desktop is switched off; the laptop goes on"
 eventually copied desktop
 on desktop stop 2>/dev/null
 check "the letter still opens on the laptop" grep -q "Dear Ada" "$laptop/letters/to ada.txt"
-echo "Sent from the train." >>"$laptop/letters/to ada.txt"
+echo "Sent from the train: the desktop is off, and the letter is here all the same." >>"$laptop/letters/to ada.txt"
 check "status says that the laptop is not safe to shut down" eventually prints laptop '"safe_to_stop":false' status --json
 
 say "the desktop is switched on again"

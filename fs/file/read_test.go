@@ -72,6 +72,7 @@ func remote(t *testing.T, size int, change ...func(*Options)) (*rig, *line, tree
 
 func TestReadAhead(t *testing.T) {
 	const size = 32 << 20
+	want := noise(1, size)
 	read := func(t *testing.T, h *Handle, off int64) {
 		t.Helper()
 		p := make([]byte, 128<<10)
@@ -79,7 +80,7 @@ func TestReadAhead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		same(t, "read", p[:n], noise(1, size)[off:off+int64(n)])
+		same(t, "read", p[:n], want[off:off+int64(n)])
 	}
 	t.Run("sequential", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -33,6 +33,10 @@ func TestNoRoomCommitsAndGoesOn(t *testing.T) {
 }
 
 func TestNoRoomAtAll(t *testing.T) {
+	synctest.Test(t, noRoomAtAll)
+}
+
+func noRoomAtAll(t *testing.T) {
 	r := newRig(t)
 	r.blocks.limit = 1 << 20
 	ino := inoOf(1)

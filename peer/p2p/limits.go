@@ -43,10 +43,10 @@ func guestLimits() rcmgr.ConcreteLimitConfig {
 		Conns: rcmgr.Unlimited, ConnsInbound: rcmgr.Unlimited, ConnsOutbound: rcmgr.Unlimited, FD: rcmgr.Unlimited,
 	}
 	streamPeer := stream
-	streamPeer.Streams, streamPeer.StreamsInbound, streamPeer.StreamsOutbound = 4, 2, 2
+	streamPeer.Streams, streamPeer.StreamsInbound, streamPeer.StreamsOutbound = 16, 8, 8
 	streamPeer.Memory = 16 << 20
 	peer := streamPeer
-	peer.Conns, peer.ConnsInbound, peer.ConnsOutbound, peer.FD = 4, 2, 4, 4
+	peer.Conns, peer.ConnsInbound, peer.ConnsOutbound, peer.FD = 8, 4, 8, 8
 	system := stream
 	system.Conns, system.ConnsInbound, system.ConnsOutbound, system.FD = 24, 16, 16, 24
 	return partial(system, system, peer, streamPeer, stream)

@@ -133,7 +133,11 @@ func TestGuestServesOneProtocol(t *testing.T) {
 				if !answered {
 					t.Errorf("no answer for %s at %s", proto, addr)
 				}
-				<-asked
+				select {
+				case <-asked:
+				case <-time.After(patience):
+					t.Errorf("%s at %s never reached its handler", proto, addr)
+				}
 			}
 		}
 	}
