@@ -53,7 +53,7 @@ type Fetcher interface {
 	// Fetch returns the sealed bytes of block id, at most [block.MaxSealed], which
 	// the caller then owns. If no device within reach holds it the error is a
 	// [block.ErrNoReplica]. It returns soon when ctx ends. There is at most one
-	// call for one ID whose ctx has not ended.
+	// call for one ID at any time.
 	Fetch(ctx context.Context, id block.ID, p Priority) ([]byte, error)
 }
 
@@ -155,7 +155,6 @@ type entry struct {
 const (
 	durable  = 1 << iota // survives a power cut
 	onlyHere             // put as Local, and no proof seen since
-	fresh                // put since the last Sync began
 )
 
 func (e entry) same(o entry) bool { return e.pack == o.pack && e.off == o.off }
@@ -178,7 +177,13 @@ type Usage struct {
 	OnlyHere   int64 // sealed bytes of those put as Local since Open of which no proof was seen
 }
 
-func (c *Cache) warn(msg string, args ...any) { c.log.Warn(msg, args...) }
+func (c *Cache) hasLog() bool { return c.log != nil }
+
+func (c *Cache) warn(msg string, args ...any) {
+	if c.hasLog() {
+		c.log.Warn(msg, args...)
+	}
+}
 
 // Has reports whether block id is resident.
 func (c *Cache) Has(id block.ID) bool {
@@ -333,7 +338,7 @@ func (c *Cache) claim(ctx context.Context, id block.ID) (resident bool, err erro
 			select {
 			case <-ch:
 			case <-ctx.Done():
-				return false, fmt.Errorf("wait for block %v: %w", id, ctx.Err())
+				return false, fmt.Errorf("wait for block %v: %w", id, context.Cause(ctx))
 			}
 			continue
 		case c.index.Get(id) != 0:

@@ -44,7 +44,7 @@ func (c *Cache) Get(ctx context.Context, id block.ID, p Priority) ([]byte, error
 			return nil, f.err
 		case <-ctx.Done():
 			c.leave(f)
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		}
 	}
 }

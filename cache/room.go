@@ -207,7 +207,7 @@ func (c *Cache) reserveLocal(ctx context.Context, n int64) error {
 	select {
 	case c.lane <- struct{}{}:
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	case <-c.ctx.Done():
 		return ErrClosed
 	}
@@ -231,7 +231,7 @@ func (c *Cache) reserveLocal(ctx context.Context, n int64) error {
 			return nil
 		}
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 		if gained += freed; gained >= enough {
 			progress, gained, tick = time.Now(), 0, tickMin
@@ -249,7 +249,7 @@ func (c *Cache) reserveLocal(ctx context.Context, n int64) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-c.ctx.Done():
 			timer.Stop()
 			return ErrClosed

@@ -31,7 +31,7 @@ func (s *sweep) step(ctx context.Context) (freed int64, more bool, err error) {
 	select {
 	case c.sweeping <- struct{}{}:
 	case <-ctx.Done():
-		return 0, false, ctx.Err()
+		return 0, false, context.Cause(ctx)
 	}
 	defer func() { <-c.sweeping }()
 	c.mu.Lock()

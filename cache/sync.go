@@ -1,230 +1,197 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/roamfs/roamfs/sync/block"
 )
 
-// unsynced is what a Sync has to make durable. It is guarded by Cache.mu.
+// unsynced is what was put since the last Sync. Guarded by Cache.mu.
 type unsynced struct {
-	ids   []block.ID // put since
-	dirs  [numDirs]bool
-	packs map[uint32]bool
-
-	// lost are blocks put as Local that could not be made durable, and when. Each
-	// Sync reports them until they are put again or lostFor has passed, for whoever put
-	// them may not be the one whose Sync failed first.
-	lost map[block.ID]time.Time
+	files []block.ID // have files of their own
+	packs []block.ID // are in packs that are marked as fresh
 }
 
-const (
-	lostFor  = 5 * time.Minute
-	syncers  = 8  // files made durable at the same time
-	lostShow = 10 // blocks named in an error
-)
-
-func (u *unsynced) putLocked(id block.ID, e entry) {
-	u.ids = append(u.ids, id)
-	if e.pack == 0 {
-		u.dirs[id[0]] = true
+func (u *unsynced) add(id block.ID, small bool) {
+	if small {
+		u.packs = append(u.packs, id)
+	} else {
+		u.files = append(u.files, id)
 	}
-	delete(u.lost, id)
 }
 
-func (c *Cache) anyUnsynced() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.unsynced.ids) > 0
-}
+// syncOneByOne is how many files are synced each for itself. More are synced
+// with the whole file system: one journal commit instead of so many.
+const syncOneByOne = 8
 
-// Sync makes durable everything that was put before the call, and reports it
-// through Options.Changed. Blocks that cannot be made durable are no longer
-// resident, since nobody can tell what the disk has of them: after an error, put
-// again what must not be lost.
+// Sync makes every block put before the call survive a power cut.
 func (c *Cache) Sync() error {
-	c.mu.Lock()
-	closed := c.closed
-	c.mu.Unlock()
-	if closed {
-		return ErrClosed
-	}
-	return c.sync()
-}
-
-func (c *Cache) sync() error {
 	c.syncing.Lock()
 	defer c.syncing.Unlock()
-	begun := time.Now()
 	c.mu.Lock()
 	u := c.unsynced
-	c.unsynced = unsynced{packs: map[uint32]bool{}, lost: u.lost}
-	files := make([]block.ID, 0, len(u.ids))
-	for _, id := range u.ids {
-		if h := c.index.Get(id); h != 0 {
-			e := c.index.Val(h)
-			e.flags &^= fresh
-			if e.pack == 0 {
-				files = append(files, id)
-			}
-		}
-	}
+	c.unsynced = unsynced{}
 	c.mu.Unlock()
-
-	f := newFailures()
-	c.syncFiles(files, f)
-	for n := range u.packs {
-		f.pack(n, syncPath(c.packPath(n)))
+	if len(u.files)+len(u.packs) == 0 {
+		return nil
 	}
-	for d, changed := range u.dirs {
-		if changed && d != rootDir {
-			f.dir(d, syncPath(c.dirPath(d)))
-		}
+	err := c.syncFiles(u.files)
+	if err == nil {
+		err = c.syncPacks()
 	}
-	if u.dirs[rootDir] {
-		f.dir(rootDir, syncPath(c.dir))
-	}
-	err := c.finishSync(u.ids, f)
-	if err == nil && len(u.ids) > 0 {
-		// Only a hint for the next Open: see the package comment.
-		_ = os.Chtimes(filepath.Join(c.dir, stateName), begun, begun)
-	}
-	return err
-}
-
-// syncFiles makes block files durable and charges what they take now.
-func (c *Cache) syncFiles(ids []block.ID, f *failures) {
-	work := make(chan block.ID)
-	var wg sync.WaitGroup
-	for range min(syncers, len(ids)) {
-		wg.Go(func() {
-			for id := range work {
-				f.block(id, c.syncFile(id))
-			}
-		})
-	}
-	for _, id := range ids {
-		work <- id
-	}
-	close(work)
-	wg.Wait()
-}
-
-func (c *Cache) syncFile(id block.ID) error {
-	path := c.blockPath(id)
-	if err := syncPath(path); err != nil {
-		return err
-	}
-	fi, err := os.Lstat(path)
+	c.mu.Lock()
 	if err != nil {
-		return nil // evicted meanwhile
+		c.unsynced.files = append(u.files, c.unsynced.files...)
+		c.unsynced.packs = append(u.packs, c.unsynced.packs...)
+		c.mu.Unlock()
+		return fmt.Errorf("sync blocks: %w", err)
 	}
-	// The file may have been replaced by an equal one meanwhile: no harm.
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if h := c.index.Get(id); h != 0 && c.index.Val(h).pack == 0 {
-		e := c.index.Val(h)
-		if pages := allocated(fi) / pageSize; pages > int64(e.pages) {
-			c.accounts.used += (pages - int64(e.pages)) * pageSize
-			e.pages = uint16(pages)
-		}
-	}
-	return nil
-}
-
-// finishSync marks blocks as durable, and removes those that are not.
-func (c *Cache) finishSync(ids []block.ID, f *failures) error {
-	var added, gone []block.ID
-	var victims []victim
-	now := time.Now()
-	c.mu.Lock()
-	for _, id := range ids {
-		h := c.index.Get(id)
-		if h == 0 {
-			continue
-		}
-		e := c.index.Val(h)
-		switch {
-		case f.has(id, *e):
-			if e.flags&onlyHere != 0 {
-				c.unsynced.lost[id] = now
+	var added []block.ID
+	for _, ids := range [][]block.ID{u.files, u.packs} {
+		for _, id := range ids {
+			if at := c.index.Get(id); at != 0 && c.index.Val(at).flags&durable == 0 {
+				c.index.Val(at).flags |= durable
+				added = append(added, id)
 			}
-			_, held := c.holds[id]
-			if _, busy := c.busy[id]; held || busy {
-				c.unsynced.ids = append(c.unsynced.ids, id) // the next Sync tries again
-				continue
-			}
-			victims = append(victims, victim{id, c.removeLocked(id, false)})
-			c.busy[id] = make(chan struct{})
-			gone = append(gone, id)
-		case e.flags&(durable|fresh) == 0:
-			e.flags |= durable
-			added = append(added, id)
 		}
 	}
-	c.notes.add(event{added: added, gone: gone})
-	var lost []block.ID
-	for id, at := range c.unsynced.lost {
-		if now.Sub(at) > lostFor {
-			delete(c.unsynced.lost, id)
-		} else {
-			lost = append(lost, id)
-		}
-	}
+	c.notes.add(event{added: added})
 	c.mu.Unlock()
 	c.notes.deliver()
-	c.discard(victims)
-	if err := f.err(); err != nil {
-		return fmt.Errorf("make %d blocks durable: %w", len(ids), err)
-	}
-	if len(lost) > 0 {
-		return fmt.Errorf("%d blocks could not be made durable and must be put again, among them %v",
-			len(lost), lost[:min(len(lost), lostShow)])
+	now := time.Now()
+	if err := os.Chtimes(filepath.Join(c.dir, stateName), now, now); err != nil {
+		return fmt.Errorf("sync blocks: %w", err)
 	}
 	return nil
 }
 
-// failures collects what could not be made durable.
-type failures struct {
-	mu     sync.Mutex
-	blocks map[block.ID]bool
-	packs  map[uint32]bool
-	dirs   [numDirs]bool
-	errs   []error
+func (c *Cache) syncFiles(ids []block.ID) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	if len(ids) > syncOneByOne {
+		d, err := os.Open(c.dir)
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
+	}
+	dirs := map[string]bool{c.dir: true}
+	for _, id := range ids {
+		path := c.filePath(id)
+		dirs[filepath.Dir(path)] = true
+		if err := syncPath(path); err != nil {
+			return err
+		}
+	}
+	for dir := range dirs {
+		if err := syncPath(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func newFailures() *failures {
-	return &failures{blocks: map[block.ID]bool{}, packs: map[uint32]bool{}}
+// syncPath syncs a file or directory; one that was removed needs no sync.
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
-func (f *failures) note(err error, mark func()) {
-	if err == nil {
+// syncPacks syncs the packs that were appended to.
+func (c *Cache) syncPacks() error {
+	c.mu.Lock()
+	var fresh []*pack
+	for _, p := range c.packs {
+		if p.fresh {
+			p.fresh = false
+			fresh = append(fresh, p)
+		}
+	}
+	c.mu.Unlock()
+	if len(fresh) == 0 {
+		return nil
+	}
+	for i, p := range fresh {
+		p.gate.RLock()
+		err := p.file.Sync()
+		p.gate.RUnlock()
+		if errors.Is(err, fs.ErrClosed) {
+			continue // emptied meanwhile: what was in it has been synced elsewhere
+		}
+		if err != nil {
+			c.mu.Lock()
+			for _, p := range fresh[i:] {
+				p.fresh = true
+			}
+			c.mu.Unlock()
+			return err
+		}
+	}
+	return errors.Join(syncPath(c.dirPath(dirPacks)), syncPath(c.dir))
+}
+
+// syncEvery is how long a fetched block may wait until it is durable and
+// reported as held. What was made here is synced by whoever made it.
+const syncEvery = 250 * time.Millisecond
+
+// Run keeps some room free ahead of the writers, makes what was fetched durable
+// and empties wasteful packs, until ctx ends.
+func (c *Cache) Run(ctx context.Context) error {
+	tick := time.NewTicker(syncEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.kick:
+			c.ahead(ctx)
+		case <-tick.C:
+			if err := c.Sync(); err != nil {
+				c.warn("sync", "err", err)
+			}
+			c.compact()
+		}
+	}
+}
+
+// ahead evicts until the headroom is free, as far as that can be proven.
+func (c *Cache) ahead(ctx context.Context) {
+	if c.keep || c.prover == nil {
 		return
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	mark()
-	if len(f.errs) < lostShow {
-		f.errs = append(f.errs, err)
+	for ctx.Err() == nil {
+		over := c.overhead()
+		c.mu.Lock()
+		a := &c.accounts
+		short := a.headroom(over) - a.free(over, forLocal)
+		barren := time.Now().Before(a.barren)
+		c.mu.Unlock()
+		if short <= 0 || barren {
+			return
+		}
+		s := sweep{c: c, want: short}
+		freed, more, _ := s.step(ctx)
+		if !more {
+			c.setBarren(barrenFor / 4)
+			return
+		}
+		if freed == 0 && !more {
+			return
+		}
 	}
-}
-
-func (f *failures) block(id block.ID, err error) { f.note(err, func() { f.blocks[id] = true }) }
-func (f *failures) pack(n uint32, err error)     { f.note(err, func() { f.packs[n] = true }) }
-func (f *failures) dir(d int, err error)         { f.note(err, func() { f.dirs[d] = true }) }
-func (f *failures) err() error                   { return errors.Join(f.errs...) }
-
-func (f *failures) has(id block.ID, e entry) bool {
-	if f.dirs[rootDir] || f.blocks[id] {
-		return true
-	}
-	if e.pack != 0 {
-		return f.packs[e.pack] || f.dirs[packsDir]
-	}
-	return f.dirs[id[0]]
 }

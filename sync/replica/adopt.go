@@ -135,6 +135,9 @@ func (r *Replica) changeLocked(ch tree.Change, also func(*store.Tx) error) (aff 
 		part := tree.Change{Put: ch.Put[:min(len(ch.Put), most)], Drop: ch.Drop[:min(len(ch.Drop), most)]}
 		ch.Put, ch.Drop = ch.Put[len(part.Put):], ch.Drop[len(part.Drop):]
 		last := len(ch.Put)+len(ch.Drop) == 0
+		if err := r.noteGoneLocked(part.Drop); err != nil {
+			return aff, err
+		}
 		p, err := r.view.Prepare(part)
 		if err != nil {
 			return aff, err

@@ -2,7 +2,9 @@ package replica
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/roamfs/roamfs/sync/store"
 	"github.com/roamfs/roamfs/sync/tree"
@@ -184,7 +186,9 @@ func (r *Replica) RemoveXattr(ino tree.Ino, name string) error {
 }
 
 // Write commits new content of a file: it supersedes the versions base, which
-// are what the writer had opened, and nothing else. With dropDraft the file's
+// are what the writer had opened, and nothing else. A file that another device
+// deleted meanwhile comes back where it was, as another inode, since an edit
+// beats a delete that did not see it; one that was deleted here is [fs.ErrNotExist]. With dropDraft the file's
 // journal entry goes in the same step.
 func (r *Replica) Write(ino tree.Ino, base []tree.Dot, c tree.Content, dropDraft bool) (n tree.Node, err error) {
 	var aff tree.Affected
@@ -201,6 +205,9 @@ func (r *Replica) Write(ino tree.Ino, base []tree.Dot, c tree.Content, dropDraft
 			}
 			return nil
 		})
+		if place, ok := r.gone.at[ino]; ok && errors.Is(err, fs.ErrNotExist) {
+			real, err = r.reviveLocked(ino, place, c, dropDraft)
+		}
 		if err != nil {
 			return n, err
 		}

@@ -87,6 +87,7 @@ type Replica struct {
 	heads   map[tree.Actor]head
 	commits commits
 	broken  bool
+	gone    gone // files that other devices deleted lately
 	locals  map[tree.Ino]Local
 
 	telling sync.Mutex // one call to the subscribers at a time

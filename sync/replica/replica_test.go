@@ -325,6 +325,41 @@ func TestPartitionAndHeal(t *testing.T) {
 	}
 }
 
+// TestEditOutlivesDelete: content that was written here while another device
+// deleted the file is committed after the delete was adopted, and shown.
+func TestEditOutlivesDelete(t *testing.T) {
+	n := hive(t, 2)
+	w := connect(n[0], n[1])
+	defer w.disconnect()
+	n[0].mkdir("d")
+	n[0].write("d/f.txt", "first")
+	n[0].write("mine", "first")
+	agree(t, n...)
+	open, err := n[0].Resolve("d/f.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, err := n[0].Resolve("mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n[1].rm("d/f.txt")
+	agree(t, n...)
+	c := tree.Content{Kind: tree.File, Size: 6, Inline: []byte("second"), Mode: 0o600}
+	got, err := n[0].Write(open.Ino, open.Base, c, true)
+	if err != nil || got.Ino == open.Ino {
+		t.Fatalf("write to what was deleted elsewhere: %v", err)
+	}
+	agree(t, n...)
+	if l := n[1].listing(); !strings.Contains(l, `/d/f.txt file 600 6 1 "second"`) {
+		t.Fatalf("the edit is not in\n%s", l)
+	}
+	n[0].rm("mine")
+	if _, err := n[0].Write(mine.Ino, mine.Base, c, true); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("write to what was deleted here: %v", err)
+	}
+}
+
 // TestForwarding: what two devices change reaches a third through the middle.
 func TestForwarding(t *testing.T) {
 	n := hive(t, 3)
