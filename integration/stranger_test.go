@@ -3,15 +3,17 @@ package integration
 import (
 	"context"
 	"encoding/json"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	lcrypto "github.com/libp2p/go-libp2p/core/crypto"
 	lpeer "github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
+
+	rdevice "github.com/roamfs/roamfs/peer/device"
 )
 
 // TestStrangerGetsNothing dials a device with a libp2p host that is not a
@@ -21,12 +23,24 @@ func TestStrangerGetsNothing(t *testing.T) {
 	write(t, nas.mount+"/secret", []byte("not for strangers"))
 	sameTree(nas, laptop)
 
-	var paths struct{ Listening []string }
-	if err := json.Unmarshal([]byte(nas.must("paths", "--json")), &paths); err != nil {
+	var st struct {
+		Addresses []string
+		Device    struct{ ID string }
+	}
+	if err := json.Unmarshal([]byte(nas.must("status", "--json")), &st); err != nil {
 		t.Fatal(err)
 	}
-	if len(paths.Listening) == 0 {
-		t.Fatal("roam paths names no address of the running device")
+	key, err := rdevice.ParseID(st.Device.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := lcrypto.UnmarshalEd25519PublicKey(key[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := lpeer.IDFromPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
 	}
 	host, err := libp2p.New(libp2p.NoListenAddrs)
 	if err != nil {
@@ -34,24 +48,17 @@ func TestStrangerGetsNothing(t *testing.T) {
 	}
 	defer host.Close()
 	tried := 0
-	for _, text := range paths.Listening {
-		full, err := multiaddr.NewMultiaddr(text)
+	for _, text := range st.Addresses {
+		addr, err := multiaddr.NewMultiaddr(text)
 		if err != nil {
 			t.Fatalf("%q: %v", text, err)
-		}
-		info, err := lpeer.AddrInfoFromP2pAddr(full)
-		if err != nil {
-			t.Fatalf("%q: %v", text, err)
-		}
-		if !strings.Contains(text, "127.0.0.1") {
-			continue
 		}
 		tried++
-		host.Peerstore().ClearAddrs(info.ID)
-		host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.TempAddrTTL)
-		for _, proto := range []protocol.ID{"/ipfs/id/1.0.0", "/ipfs/ping/1.0.0", "/roamfs/block/1.0.0", "/roamfs/control/1.0.0", "/roamfs/pair/1"} {
+		host.Peerstore().ClearAddrs(id)
+		host.Peerstore().AddAddr(id, addr, peerstore.TempAddrTTL)
+		for _, proto := range []protocol.ID{"/ipfs/id/1.0.0", "/ipfs/ping/1.0.0", "/roamfs/block/1/fg", "/roamfs/control/1", "/roamfs/ping/1", "/roamfs/pair/1"} {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			s, err := host.NewStream(ctx, info.ID, proto)
+			s, err := host.NewStream(ctx, id, proto)
 			if err == nil {
 				// Over QUIC the refusal may come only with the first byte.
 				_ = s.SetDeadline(time.Now().Add(5 * time.Second))
@@ -63,10 +70,10 @@ func TestStrangerGetsNothing(t *testing.T) {
 				}
 			}
 			cancel()
-			_ = host.Network().ClosePeer(info.ID) // it should be closed already
+			_ = host.Network().ClosePeer(id) // it should be closed already
 		}
 	}
 	if tried == 0 {
-		t.Fatalf("no loopback address among %q", paths.Listening)
+		t.Fatal("the device says no address")
 	}
 }

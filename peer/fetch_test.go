@@ -83,7 +83,7 @@ func TestUnavailable(t *testing.T) {
 		settle()
 		h.net.Cut(h.devs[0].id, h.devs[1].id)
 		h.net.Cut(h.devs[0].id, h.devs[2].id)
-		time.Sleep(time.Minute)
+		pause(time.Minute)
 		for prio, want := range []time.Duration{10 * time.Second, 0, 0} {
 			began := time.Now()
 			_, err := h.devs[0].Fetch(t.Context(), id, peer.Priority(prio))
@@ -101,7 +101,7 @@ func TestUnavailable(t *testing.T) {
 
 		// Back in time.
 		go func() {
-			time.Sleep(3 * time.Second)
+			pause(3 * time.Second)
 			h.net.Connect(h.devs[0].id, h.devs[2].id)
 		}()
 		fetch(t, h.devs[0], id, peer.Demand, data)
@@ -113,14 +113,14 @@ func TestUnavailable(t *testing.T) {
 		h.net.Connect(h.devs[0].id, h.devs[1].id)
 		h.net.Cut(h.devs[0].id, h.devs[2].id)
 		go func() {
-			time.Sleep(3 * time.Second)
+			pause(3 * time.Second)
 			h.net.Connect(h.devs[0].id, h.devs[2].id)
 		}()
 		fetch(t, h.devs[0], id, peer.Demand, data)
 
 		// The same long after: at once.
 		h.net.Cut(h.devs[0].id, h.devs[2].id)
-		time.Sleep(time.Minute)
+		pause(time.Minute)
 		began := time.Now()
 		if _, err := h.devs[0].Fetch(t.Context(), id, peer.Demand); !errors.Is(err, block.ErrNoReplica) || time.Since(began) > time.Second {
 			t.Errorf("got %v after %v", err, time.Since(began))
@@ -153,7 +153,7 @@ func TestFetchEndsWithContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHive(t, 2)
 		h.devs[1].blocks.OnRead = func(block.ID, []byte) ([]byte, error) {
-			time.Sleep(time.Minute)
+			pause(time.Minute)
 			return nil, errors.New("slow disk")
 		}
 		id := h.devs[1].blocks.Add(random(10))
@@ -208,7 +208,7 @@ func TestLiar(t *testing.T) {
 // stall makes a device take d for each read.
 func stall(b *peertest.Blocks, d time.Duration) {
 	b.OnRead = func(_ block.ID, data []byte) ([]byte, error) {
-		time.Sleep(d)
+		pause(d)
 		return data, nil
 	}
 }
@@ -336,7 +336,7 @@ func TestDemandGoesFirst(t *testing.T) {
 				done <- err
 			}()
 		}
-		time.Sleep(time.Second)
+		pause(time.Second)
 		read := time.Now()
 		fetch(t, h.devs[0], wanted, peer.Demand, want)
 		// 40 ms for the way, 44 ms for the bytes, and what the pipe in memory, which

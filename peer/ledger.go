@@ -72,11 +72,11 @@ func (l *ledger) tryLoad(ctx context.Context, blocks Blocks) bool {
 	return true
 }
 
-// setLocked puts id in the set or takes it out, and reports whether that changed it.
-func (l *ledger) setLocked(id block.ID, added bool) bool {
+// setLocked puts id in the set or takes it out.
+func (l *ledger) setLocked(id block.ID, added bool) {
 	k := binary.BigEndian.Uint64(id[:])
 	if _, is := l.held[k]; is == added {
-		return false
+		return
 	}
 	if added {
 		l.held[k] = struct{}{}
@@ -86,7 +86,6 @@ func (l *ledger) setLocked(id block.ID, added bool) bool {
 	for i := range l.digest {
 		l.digest[i] ^= id[i]
 	}
-	return true
 }
 
 // announce appends changes.

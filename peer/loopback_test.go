@@ -40,7 +40,7 @@ func keyOf(n byte) (ed25519.PrivateKey, device.ID) {
 }
 
 // newReal starts the device with key number n of a hive of those with 1 to 4.
-func newReal(tb testing.TB, n byte, listen ...string) *real {
+func newReal(tb testing.TB, n byte) *real {
 	tb.Helper()
 	key, id := keyOf(n)
 	var members []device.Member
@@ -48,11 +48,8 @@ func newReal(tb testing.TB, n byte, listen ...string) *real {
 		_, dev := keyOf(i)
 		members = append(members, device.Member{ID: dev, Label: fmt.Sprintf("r%d", i), Role: device.Cache})
 	}
-	if len(listen) == 0 {
-		listen = []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}
-	}
 	host, err := p2p.New(p2p.Config{
-		Key: key, Listen: listen,
+		Key: key, Listen: []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"},
 		Allowed: func(dev device.ID) bool {
 			for _, m := range members {
 				if m.ID == dev {
@@ -127,7 +124,7 @@ const benchBlocks = 256
 // TestMain serves as the other process of benchmarks.
 func TestMain(m *testing.M) {
 	if os.Getenv("ROAM_TEST_SERVE") == "" {
-		os.Exit(m.Run())
+		os.Exit(m.Run()) //nolint:forbidigo // as the package testing wants it
 	}
 	var size int
 	_, _ = fmt.Sscan(os.Getenv("ROAM_TEST_SERVE"), &size)
@@ -138,8 +135,8 @@ func TestMain(m *testing.M) {
 		r.blocks.Add(sample(i, size))
 	}
 	verifyReads(r.blocks)
-	fmt.Println(strings.Join(r.host.Addrs(), " "))
-	_, _ = bufio.NewReader(os.Stdin).ReadByte() // until the parent ends
+	fmt.Println(strings.Join(r.host.Addrs(), " ")) //nolint:forbidigo // to the parent
+	_, _ = bufio.NewReader(os.Stdin).ReadByte()    // until the parent ends
 	r.stop()
 }
 
@@ -250,7 +247,7 @@ func BenchmarkLatency(b *testing.B) {
 	}
 	meet(b, x, y.id, y.host.Addrs())
 	for x.Send(b.Context(), y.id, []byte("first")) != nil || y.Send(b.Context(), x.id, []byte("first")) != nil {
-		time.Sleep(time.Millisecond) //nolint:forbidigo // until the session has begun
+		pause(time.Millisecond) // until the session has begun
 	}
 	<-got
 	<-got

@@ -132,7 +132,7 @@ type Kept struct {
 }
 
 // PeerInfo is what is known of another device of the hive.
-type PeerInfo struct {
+type PeerInfo struct { //nolint:revive // an Info alone would not say of what
 	ID        device.ID
 	Label     string
 	Role      device.Role

@@ -144,7 +144,9 @@ func TestRealLeavesNothing(t *testing.T) {
 	}()
 	a.stop()
 	b.stop()
-	<-waiting
+	if err := <-waiting; err == nil {
+		t.Error("a block of nobody was fetched")
+	}
 	if _, err := a.Fetch(t.Context(), id, peer.Demand); err == nil {
 		t.Error("fetched after the end")
 	}

@@ -290,12 +290,12 @@ func TestAddrsTravel(t *testing.T) {
 		h.net.Connect(a.id, b.id)
 		settle()
 		h.net.Connect(b.id, c.id)
-		time.Sleep(10 * time.Second)
+		pause(10 * time.Second)
 		if got := a.host.KnownAddrs(c.id); !slices.Equal(got, []string{"/ip4/10.0.0.2/tcp/1"}) {
 			t.Errorf("d0 knows %q of d2", got)
 		}
 		b.host.SetAddrs("/ip4/10.0.0.9/tcp/1")
-		time.Sleep(10 * time.Second)
+		pause(10 * time.Second)
 		if got := a.host.KnownAddrs(b.id); !slices.Equal(got, []string{"/ip4/10.0.0.9/tcp/1"}) {
 			t.Errorf("d0 knows %q of d1", got)
 		}

@@ -324,13 +324,22 @@ func (t *Table) Flush(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Between two groups there is a rest, in which the next one grows: of this many
+// times what the last group took, and at most so long. A commit that comes
+// alone does not wait.
+const (
+	settleRest = 3
+	settleMost = 50 * time.Millisecond
+)
+
 // settling is the group of commits whose blocks are stored.
 type settling struct {
 	mu     sync.Mutex
 	idle   sync.Cond
 	active bool
 	ready  []*commit
-	doomed []*layer // committed, but the tree could not be synced after it
+	next   time.Time // when the next group may be ended
+	doomed []*layer  // committed, but the tree could not be synced after it
 }
 
 func (s *settling) init() { s.idle.L = &s.mu }
@@ -348,11 +357,20 @@ func (t *Table) settle(c *commit) {
 	}
 	s.active = true
 	for len(s.ready) > 0 {
+		rest := time.Until(s.next)
+		s.mu.Unlock()
+		if rest > 0 {
+			<-time.After(rest) // more become ready meanwhile
+		}
+		s.mu.Lock()
 		batch := s.ready
 		s.ready = nil
 		s.mu.Unlock()
+		begin := time.Now()
 		t.settleAll(batch)
+		took := time.Since(begin)
 		s.mu.Lock()
+		s.next = time.Now().Add(min(settleRest*took, settleMost))
 	}
 	s.active = false
 	s.idle.Broadcast()

@@ -172,7 +172,7 @@ func resolve(listen []ma.Multiaddr, ips []net.IP) []ma.Multiaddr {
 		if a[0].Protocol().Code == ma.P_IP6 {
 			n += 2
 		}
-		if pathOf(a).quic {
+		if isQUIC(a) {
 			n++
 		}
 		return n

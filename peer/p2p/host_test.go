@@ -33,11 +33,11 @@ type event struct {
 	up  bool
 }
 
-func newKey(t testing.TB) (ed25519.PrivateKey, device.ID) {
-	t.Helper()
+func newKey(tb testing.TB) (ed25519.PrivateKey, device.ID) {
+	tb.Helper()
 	pub, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return key, device.ID(pub)
 }
@@ -45,15 +45,15 @@ func newKey(t testing.TB) (ed25519.PrivateKey, device.ID) {
 var loopback = []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}
 
 // start makes a host run with a key, which echoes what is sent to it for "/echo".
-func start(t testing.TB, key ed25519.PrivateKey, edit ...func(*p2p.Config)) *node {
-	t.Helper()
+func start(tb testing.TB, key ed25519.PrivateKey, edit ...func(*p2p.Config)) *node {
+	tb.Helper()
 	cfg := p2p.Config{Key: key, Listen: loopback, Allowed: func(device.ID) bool { return true }}
 	for _, f := range edit {
 		f(&cfg)
 	}
 	h, err := p2p.New(cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	n := &node{Host: h, key: key, id: device.ID(key.Public().(ed25519.PublicKey)), events: make(chan event, 100)}
 	h.OnChange(func(dev device.ID, up bool) { n.events <- event{dev, up} })
@@ -68,24 +68,27 @@ func start(t testing.TB, key ed25519.PrivateKey, edit ...func(*p2p.Config)) *nod
 	n.stop = func() {
 		once.Do(func() {
 			cancel()
-			<-done
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				tb.Errorf("Run: %v", err)
+			}
 			if err := h.Close(); err != nil {
-				t.Errorf("Close: %v", err)
+				tb.Errorf("Close: %v", err)
 			}
 		})
 	}
-	t.Cleanup(n.stop)
+	tb.Cleanup(n.stop)
 	return n
 }
 
-func newNode(t testing.TB, edit ...func(*p2p.Config)) *node {
-	key, _ := newKey(t)
-	return start(t, key, edit...)
+func newNode(tb testing.TB, edit ...func(*p2p.Config)) *node {
+	tb.Helper()
+	key, _ := newKey(tb)
+	return start(tb, key, edit...)
 }
 
 // await waits for a device to come or go.
-func (n *node) await(t testing.TB, dev device.ID, up bool) {
-	t.Helper()
+func (n *node) await(tb testing.TB, dev device.ID, up bool) {
+	tb.Helper()
 	over := time.After(patience)
 	for {
 		select {
@@ -94,29 +97,29 @@ func (n *node) await(t testing.TB, dev device.ID, up bool) {
 				return
 			}
 		case <-over:
-			t.Fatalf("no event %v %v", dev.Short(), up)
+			tb.Fatalf("no event %v %v", dev.Short(), up)
 		}
 	}
 }
 
 // echo opens a stream and has msg sent back.
-func echo(t testing.TB, from, to *node, msg string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+func echo(tb testing.TB, from, to *node, msg string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	defer cancel()
 	s, err := from.Open(ctx, to.id, "/echo")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer s.Close()
 	if err := s.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	written := make(chan error, 1)
 	go func() { written <- errors.Join(second(io.WriteString(s, msg)), s.CloseWrite()) }()
 	got, err := io.ReadAll(s)
 	if err = errors.Join(err, <-written); err != nil || string(got) != msg {
-		t.Fatalf("echo of %d bytes: %d bytes, %v", len(msg), len(got), err)
+		tb.Fatalf("echo of %d bytes: %d bytes, %v", len(msg), len(got), err)
 	}
 }
 
@@ -322,7 +325,7 @@ type proxy struct {
 
 func newProxy(t *testing.T, target string) *proxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,7 +338,7 @@ func newProxy(t *testing.T, target string) *proxy {
 			if err != nil {
 				return
 			}
-			out, err := net.Dial("tcp", target)
+			out, err := new(net.Dialer).DialContext(t.Context(), "tcp", target)
 			if err != nil {
 				_ = in.Close()
 				continue

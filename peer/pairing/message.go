@@ -23,9 +23,10 @@ const (
 	maxRequest = 8 << 10
 	maxWelcome = 1 << 20 // sealed
 	sealCost   = 16
+)
 
-	// MaxWelcome bounds the bytes of a welcome, and MaxLabel and MaxExtra what a
-	// joiner says.
+// Bounds, in bytes, of the welcome and of what a joiner says.
+const (
 	MaxWelcome = maxWelcome - sealCost
 	MaxLabel   = 64
 	MaxExtra   = 4 << 10

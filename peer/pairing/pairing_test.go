@@ -180,7 +180,7 @@ func TestRefusals(t *testing.T) {
 			if len(h.welcomed) != before {
 				t.Error("it was welcomed")
 			}
-			if want == ErrRefused && len(h.refused) == 0 {
+			if errors.Is(want, ErrRefused) && len(h.refused) == 0 {
 				t.Error("nobody was told why")
 			}
 		})

@@ -22,6 +22,7 @@ type Want struct {
 
 // Type returns TypeWant.
 func (Want) Type() Type { return TypeWant }
+
 func (m Want) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, m.Request)
 	b = append(b, m.ID[:]...)
@@ -143,6 +144,7 @@ type End struct {
 
 // Type returns TypeEnd.
 func (End) Type() Type { return TypeEnd }
+
 func (m End) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, m.Request)
 	b = append(b, byte(m.Status))

@@ -55,6 +55,7 @@ type Hello struct {
 
 // Type returns TypeHello.
 func (Hello) Type() Type { return TypeHello }
+
 func (m Hello) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, m.Version)
 	b = binary.BigEndian.AppendUint64(b, m.Features)
@@ -101,6 +102,7 @@ type HaveQuery struct {
 
 // Type returns TypeHaveQuery.
 func (HaveQuery) Type() Type { return TypeHaveQuery }
+
 func (m HaveQuery) append(b []byte) []byte {
 	return appendIDs(binary.BigEndian.AppendUint32(b, m.Query), m.IDs)
 }
@@ -113,6 +115,7 @@ type Have struct {
 
 // Type returns TypeHave.
 func (Have) Type() Type { return TypeHave }
+
 func (m Have) append(b []byte) []byte {
 	return appendBits(binary.BigEndian.AppendUint32(b, m.Query), m.Bits)
 }
@@ -128,6 +131,7 @@ type Hold struct {
 
 // Type returns TypeHold.
 func (Hold) Type() Type { return TypeHold }
+
 func (m Hold) append(b []byte) []byte {
 	var flags byte
 	if m.Reset {
@@ -187,6 +191,7 @@ type DeviceAddrs struct {
 
 // Type returns TypeAddrs.
 func (Addrs) Type() Type { return TypeAddrs }
+
 func (m Addrs) append(b []byte) []byte {
 	b = append(b, byte(len(m.Devices)))
 	for _, dev := range m.Devices {

@@ -105,7 +105,7 @@ func TestRoundTrip(t *testing.T) {
 				t.Errorf("%s: got %+v, want %+v", name, got, want)
 			}
 		}
-		if _, err := r.Message(); err != io.EOF {
+		if _, err := r.Message(); !errors.Is(err, io.EOF) {
 			t.Errorf("%s: at the end %v, want io.EOF", name, err)
 		}
 	}
@@ -262,7 +262,7 @@ func TestDeadlines(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := r.Message(); err != io.EOF {
+	if _, err := r.Message(); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	if want := []bool{true, false, true, false}; !reflect.DeepEqual(pieces.set, want) {

@@ -119,29 +119,58 @@ func (s *Store) Close() error {
 //
 // Badger's own Sync reaches the log of the active memory table only. A table
 // that has been rotated out and is still being written as a sorted table has
-// its log in another .mem file, so those are synced here first.
+// its log in another .mem file, so those are synced here first; and so is one
+// that was rotated out while this went on, which Badger's Sync may have missed.
 func (s *Store) Sync() error {
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
-	logs, err := os.ReadDir(s.dir)
+	mem, err := s.memLogs()
 	if err != nil {
 		return fmt.Errorf("sync database: %w", err)
 	}
-	var mem []string
-	for _, e := range logs {
-		if strings.HasSuffix(e.Name(), ".mem") {
-			mem = append(mem, e.Name()) // sorted: the last is the active one
+	for len(mem) > 0 {
+		active := mem[len(mem)-1]
+		for _, name := range mem[:len(mem)-1] {
+			if err := syncFile(filepath.Join(s.dir, name)); err != nil {
+				return fmt.Errorf("sync database: %w", err)
+			}
 		}
-	}
-	for i := 0; i < len(mem)-1; i++ {
-		if err := syncFile(filepath.Join(s.dir, mem[i])); err != nil {
+		if beforeSync != nil {
+			beforeSync()
+		}
+		if err := s.db.Sync(); err != nil {
 			return fmt.Errorf("sync database: %w", err)
 		}
+		if mem, err = s.memLogs(); err != nil {
+			return fmt.Errorf("sync database: %w", err)
+		}
+		if len(mem) == 0 || mem[len(mem)-1] == active {
+			return nil
+		}
+		if err := syncFile(filepath.Join(s.dir, active)); err != nil {
+			return fmt.Errorf("sync database: %w", err)
+		}
+		return nil // what the newer tables hold came after the call, or is synced
 	}
 	if err := s.db.Sync(); err != nil {
 		return fmt.Errorf("sync database: %w", err)
 	}
 	return nil
+}
+
+// memLogs returns the logs of the memory tables, the active one last.
+func (s *Store) memLogs() ([]string, error) {
+	list, err := os.ReadDir(s.dir) // sorted by name, which is their number
+	if err != nil {
+		return nil, err
+	}
+	var mem []string
+	for _, e := range list {
+		if strings.HasSuffix(e.Name(), ".mem") {
+			mem = append(mem, e.Name())
+		}
+	}
+	return mem, nil
 }
 
 // syncFile syncs one file; that it has gone meanwhile means that its content

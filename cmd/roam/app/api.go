@@ -162,6 +162,7 @@ type Status struct {
 	SafeToStop    bool          `json:"safe_to_stop"`
 	UnsafeBecause []string      `json:"unsafe_because"` // one plain sentence each, empty if safe
 	Unavailable   []Unavailable `json:"unavailable"`    // reads that failed lately, the newest last; at most 16
+	Addresses     []string      `json:"addresses"`      // multiaddresses at which other devices reach this one
 	PID           int           `json:"pid"`
 }
 

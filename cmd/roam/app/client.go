@@ -64,7 +64,8 @@ func (c *client) do(ctx context.Context, method, path string, body any) (io.Read
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF): // it ended while it was asked
 		return nil, c.notRunning()
 	case errors.Is(err, fs.ErrPermission):
 		return nil, failure(CodeFailed, "run it as the user who owns the device", "the device in %s belongs to another user", c.dir)

@@ -34,6 +34,7 @@ func (d *live) Status(context.Context) (Status, error) {
 		},
 		Conflicts:   len(conflicts),
 		Unavailable: d.unavailable(),
+		Addresses:   d.host.Addrs(),
 	}
 	if d.overhead != nil { // what is really allocated, without what is kept free for growth
 		s.Cache.UsedBytes -= d.overhead.slack

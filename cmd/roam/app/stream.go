@@ -154,7 +154,7 @@ func (e *Ended) eachPath(fn func(*string, *[]byte)) {
 func (s *Status) stamp() {
 	s.Schema = Schema
 	s.Mounts, s.Peers = list(s.Mounts), list(s.Peers)
-	s.UnsafeBecause, s.Unavailable = list(s.UnsafeBecause), list(s.Unavailable)
+	s.UnsafeBecause, s.Unavailable, s.Addresses = list(s.UnsafeBecause), list(s.Unavailable), list(s.Addresses)
 	for i := range s.Unavailable {
 		u := &s.Unavailable[i]
 		u.Holders, u.At = list(u.Holders), u.At.UTC()
