@@ -19,6 +19,9 @@ const (
 	confirmEvery = time.Hour
 	// addrsEvery is how often addresses are looked at for changes.
 	addrsEvery = 5 * time.Second
+	// addrsAgain is after how many looks addresses are told again even so: to whom
+	// did not yet know that a device is a member, they were of no use before.
+	addrsAgain = 12
 
 	cursorSize = 48 + 8
 )
@@ -149,9 +152,9 @@ func (ss *session) tellAddrs(ctx context.Context) error {
 	tick := time.NewTicker(addrsEvery)
 	defer tick.Stop()
 	var told string
-	for {
+	for n := 0; ; n++ {
 		m := ss.e.addrs(ss.p.dev)
-		if now := string(wire.Append(nil, m)); now != told {
+		if now := string(wire.Append(nil, m)); now != told || n%addrsAgain == 0 {
 			told = now
 			if err := ss.out.put(m); err != nil && !errors.Is(err, errSlow) {
 				return err

@@ -210,10 +210,14 @@ func (h *hive) start(ctx context.Context) error {
 
 // compare measures work in a directory of the disk and in the mount, in turns.
 // work returns a speed.
-func (h *hive) compare(name, unit, target string, runs int, work func(dir string) (float64, error)) (line, error) {
+func (h *hive) compare(ctx context.Context, name, unit, target string, runs int, work func(dir string) (float64, error)) (line, error) {
 	var disk, roam []float64
 	for range runs {
 		for dir, to := range map[string]*[]float64{h.disk: &disk, h.a.mount: &roam} {
+			// What the run before left to be done in the background is not this one's.
+			if err := h.calm(ctx); err != nil {
+				return line{}, err
+			}
 			v, err := work(dir)
 			if err != nil {
 				return line{}, fmt.Errorf("%s: %w", name, err)
@@ -227,17 +231,61 @@ func (h *hive) compare(name, unit, target string, runs int, work func(dir string
 	return l, nil
 }
 
+// calm waits until both devices do nothing in the background.
+func (h *hive) calm(ctx context.Context) error {
+	for _, d := range []device{h.a, h.b} {
+		s, err := d.status(ctx)
+		if err != nil {
+			return err
+		}
+		for last := ""; ; {
+			used, err := processorTime(s.PID)
+			if err != nil {
+				return err
+			}
+			if used == last {
+				break
+			}
+			last = used
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(500 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// processorTime is the time that a process has used, in tens of milliseconds
+// for a user and for the kernel.
+func processorTime(pid int) (string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", err
+	}
+	_, rest, _ := strings.Cut(string(b), ") ") // behind the name
+	f := strings.Fields(rest)
+	if len(f) < 13 {
+		return "", fmt.Errorf("/proc/%d/stat: %q", pid, b)
+	}
+	// One tick of housekeeping in half a second is calm.
+	u, _ := strconv.Atoi(f[11])
+	k, _ := strconv.Atoi(f[12])
+	return strconv.Itoa((u + k) / 4), nil
+}
+
 // noise is content that does not compress and differs from run to run.
 var noise = rand.NewChaCha8([32]byte{1})
 
-func (h *hive) bigFile(_ context.Context, runs int) ([]line, error) {
+func (h *hive) bigFile(ctx context.Context, runs int) ([]line, error) {
 	piece := make([]byte, mib)
-	write, err := h.compare("sequential write of 1 GiB with fsync", "MB/s", "≥ 0.4", runs, func(dir string) (float64, error) {
+	write, err := h.compare(ctx, "sequential write of 1 GiB with fsync", "MB/s", "≥ 0.4", runs, func(dir string) (float64, error) {
 		name := filepath.Join(dir, "big")
 		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return 0, err
 		}
-		syscall.Sync() // what the run before left must not be paid for here
+		syscall.Sync()
 		_, _ = noise.Read(piece)
 		began := time.Now()
 		f, err := os.Create(name)
@@ -258,7 +306,7 @@ func (h *hive) bigFile(_ context.Context, runs int) ([]line, error) {
 	if err != nil {
 		return nil, err
 	}
-	reread, err := h.compare("warm re-read of it", "MB/s", "≥ 0.9", runs, func(dir string) (float64, error) {
+	reread, err := h.compare(ctx, "warm re-read of it", "MB/s", "≥ 0.9", runs, func(dir string) (float64, error) {
 		if _, err := readAll(filepath.Join(dir, "big")); err != nil {
 			return 0, err
 		}
@@ -289,9 +337,9 @@ func readAll(name string) (float64, error) {
 	}
 }
 
-func (h *hive) smallFiles(_ context.Context, runs int) ([]line, error) {
+func (h *hive) smallFiles(ctx context.Context, runs int) ([]line, error) {
 	run := 0
-	l, err := h.compare("10,000 files of 4 KiB created", "/s", "≥ 2000/s", runs, func(dir string) (float64, error) {
+	l, err := h.compare(ctx, "10,000 files of 4 KiB created", "/s", "≥ 2000/s", runs, func(dir string) (float64, error) {
 		run++
 		dir = filepath.Join(dir, fmt.Sprint("small", run))
 		if err := os.Mkdir(dir, 0o755); err != nil {

@@ -57,6 +57,7 @@ func (w *watcher) await(t *testing.T, up bool) {
 // Run checks that transports keep to what [peer.Transport] and [peer.Stream]
 // promise.
 func Run(t *testing.T, pair Pair) {
+	t.Helper()
 	for name, f := range map[string]func(t *testing.T, a, b End, connect, cut func()){
 		"changes": testChanges, "echo": testEcho, "half close": testHalfClose, "reset": testReset,
 		"deadlines": testDeadlines, "cut": testCut, "no handler": testNoHandler, "many streams": testMany,

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -82,10 +83,12 @@ func (r *Replica) apply(m *manifest.Manifest, c store.Commit, d manifest.Delta) 
 		return aff, ErrBroken
 	}
 	if m.Ctr <= r.vector[m.Actor] {
-		return aff, nil
+		return aff, r.compareKeptLocked(m)
 	}
 	if m.Actor == r.cfg.Actor {
-		return aff, fmt.Errorf("this device's own identity is in use elsewhere: a commit that it never made is signed with its key")
+		if err := r.takeBackLocked(m); err != nil {
+			return aff, err
+		}
 	}
 	if m.Ctr != r.vector[m.Actor]+1 {
 		return aff, errGap
@@ -105,7 +108,20 @@ func (r *Replica) apply(m *manifest.Manifest, c store.Commit, d manifest.Delta) 
 	// A record that this device has dropped in its open batch without having
 	// published that yet cannot be among the new ones: their dot is new here.
 	ch := tree.Change{Put: d.Put, Drop: d.Drop}
-	drop := r.commits.surplus(r.cfg.Keep, int64(len(c.Manifest)+len(c.Delta)))
+	drop := r.commits.surplus(r.cfg.Keep, int64(c.Size()))
+	seq := r.commits.next
+	staged := c.Size() > partBytes || len(parts(ch)) > 1
+	if staged {
+		if err := r.st.StageCommit(seq, c); err != nil {
+			return aff, err
+		}
+		if err := r.st.Update(func(tx *store.Tx) error {
+			tx.SetValue(adoptingKey, binary.BigEndian.AppendUint64(nil, seq))
+			return nil
+		}); err != nil {
+			return aff, err
+		}
+	}
 	aff, err = r.changeLocked(ch, func(tx *store.Tx) error {
 		tx.SetValue("vector", vector.Append(nil))
 		for _, k := range drop {
@@ -113,9 +129,19 @@ func (r *Replica) apply(m *manifest.Manifest, c store.Commit, d manifest.Delta) 
 				return err
 			}
 		}
-		return tx.PutCommit(r.commits.next, c)
+		if !staged {
+			return tx.PutCommit(seq, c)
+		}
+		tx.KeepCommit(seq, c)
+		tx.SetValue(adoptingKey, nil)
+		return nil
 	})
 	if err != nil {
+		if staged && !r.broken {
+			// Nothing of it is here. The note must not be taken for one on the
+			// next commit that has the number.
+			r.broken = r.forgetStaged() != nil
+		}
 		return aff, err
 	}
 	r.vector = vector
@@ -125,47 +151,185 @@ func (r *Replica) apply(m *manifest.Manifest, c store.Commit, d manifest.Delta) 
 	return aff, r.compareLocked(m)
 }
 
+// ErrOldCopy means that this device has made commits that its database does not
+// know: the state directory is an older copy of itself, or is in use twice.
+var ErrOldCopy = errors.New("the state directory is an older copy, or is in use twice: keep it aside and let this device join again")
+
+// takeBackLocked decides what becomes of a commit m that is signed by this
+// device and is not here. If nothing was done here since, the commit is taken
+// back like any other. Else two changes would go by one name, and one of them would be
+// lost without a trace: nothing more is changed or published here.
+func (r *Replica) takeBackLocked(m *manifest.Manifest) error {
+	if r.open.first == r.open.next && m.Prev == r.heads[m.Actor].hash {
+		r.log.Warn("the state directory is an older copy of itself: taking back what this device did since", "commit", m.Ctr)
+		return nil
+	}
+	r.fenceLocked()
+	return ErrOldCopy
+}
+
+func (r *Replica) fenceLocked() {
+	if !r.oldCopy {
+		r.log.Error("nothing is changed here any more", "err", ErrOldCopy)
+	}
+	r.oldCopy = true
+}
+
+// compareKeptLocked compares a commit that is known already with the one that
+// is kept under its name, if it is kept.
+func (r *Replica) compareKeptLocked(m *manifest.Manifest) error {
+	k, ok := r.commits.at[tree.Dot{Actor: m.Actor, Ctr: m.Ctr}]
+	if !ok {
+		return nil
+	}
+	c, err := r.st.Commit(k.Seq)
+	if err != nil {
+		return err
+	}
+	known, err := manifest.Decode(c.Manifest)
+	if err != nil {
+		return err
+	}
+	if fork := manifest.Conflict(known, m); fork != nil {
+		if m.Actor == r.cfg.Actor {
+			r.fenceLocked()
+			return ErrOldCopy
+		}
+		r.log.Error("one device made two changes under one name; the first counts", "device", r.name(m.Device), "err", fork)
+	}
+	return nil
+}
+
+// Bounds of the changes in one transaction, in records and in about the bytes
+// that they and their indexes come to. Badger takes more.
+const (
+	partRecords = 512
+	partBytes   = 192 << 10
+)
+
+// putCost and dropCost are about what a change writes, in bytes, with indexes.
+func putCost(rec *tree.Record) int {
+	if rec.Key.Type() == tree.TypeLink {
+		return len(rec.Key) + 3*len(rec.Value) + 256
+	}
+	return len(rec.Key) + len(rec.Value) + 128
+}
+
+func dropCost(kd *tree.KeyDot) int { return len(kd.Key) + 512 }
+
+// parts cuts a change into some that each fit a transaction. What is put comes
+// before what is dropped, so that a content is never gone before the one that
+// takes its place is there.
+func parts(ch tree.Change) []tree.Change {
+	out := []tree.Change{{}}
+	n, bytes := 0, 0
+	more := func(cost int) *tree.Change {
+		if n > 0 && (n == partRecords || bytes+cost > partBytes) {
+			out, n, bytes = append(out, tree.Change{}), 0, 0
+		}
+		n, bytes = n+1, bytes+cost
+		return &out[len(out)-1]
+	}
+	for i := range ch.Put {
+		part := more(putCost(&ch.Put[i]))
+		part.Put = append(part.Put, ch.Put[i])
+	}
+	for i := range ch.Drop {
+		part := more(dropCost(&ch.Drop[i]))
+		part.Drop = append(part.Drop, ch.Drop[i])
+	}
+	return out
+}
+
 // changeLocked applies a remote change to the records and the view in
-// transactions that fit, the last of which also runs also. A crash between two
-// leaves records whose commit is not in the version vector yet; it will be
-// applied again, and applying is idempotent.
+// transactions that fit, the last of which also runs also. If there may be more
+// than one, the caller has noted before what is going on, so that the next Open
+// does it again from the begin: applying is idempotent, and nobody sees or
+// touches the tree before it is done. An error in between breaks the replica
+// for the same reason.
 func (r *Replica) changeLocked(ch tree.Change, also func(*store.Tx) error) (aff tree.Affected, err error) {
-	const most = 1024
-	for {
-		part := tree.Change{Put: ch.Put[:min(len(ch.Put), most)], Drop: ch.Drop[:min(len(ch.Drop), most)]}
-		ch.Put, ch.Drop = ch.Put[len(part.Put):], ch.Drop[len(part.Drop):]
-		last := len(ch.Put)+len(ch.Drop) == 0
-		if err := r.noteGoneLocked(part.Drop); err != nil {
-			return aff, err
-		}
-		p, err := r.view.Prepare(part)
-		if err != nil {
-			return aff, err
-		}
-		err = r.st.Update(func(tx *store.Tx) error {
-			if err := tx.Apply(part); err != nil {
-				return err
-			}
-			if last && also != nil {
+	all := parts(ch)
+	for i, part := range all {
+		a, err := r.partLocked(part, func(tx *store.Tx) error {
+			if i == len(all)-1 && also != nil {
 				return also(tx)
 			}
 			return nil
 		})
 		if err != nil {
+			if i > 0 {
+				r.broken = true
+			}
 			return aff, err
-		}
-		r.touchSpans(part)
-		a, err := p.Done()
-		if err != nil {
-			r.broken = true
-			return aff, fmt.Errorf("%w: %w", ErrBroken, err)
 		}
 		aff.Entries = append(aff.Entries, a.Entries...)
 		aff.Inodes = append(aff.Inodes, a.Inodes...)
-		if last {
-			return aff, nil
+		if r.between != nil && i < len(all)-1 {
+			r.between()
 		}
 	}
+	return aff, nil
+}
+
+func (r *Replica) partLocked(part tree.Change, also func(*store.Tx) error) (aff tree.Affected, err error) {
+	if err := r.noteGoneLocked(part.Drop); err != nil {
+		return aff, err
+	}
+	p, err := r.view.Prepare(part)
+	if err != nil {
+		return aff, err
+	}
+	if err := r.st.Update(func(tx *store.Tx) error {
+		if err := tx.Apply(part); err != nil {
+			return err
+		}
+		return also(tx)
+	}); err != nil {
+		return aff, err
+	}
+	r.touchSpans(part)
+	if aff, err = p.Done(); err != nil {
+		r.broken = true
+		return aff, fmt.Errorf("%w: %w", ErrBroken, err)
+	}
+	return aff, nil
+}
+
+// The values that tell the next Open what was going on.
+const (
+	adoptingKey = "adopting" // number under which the commit is staged that is being applied
+	joiningKey  = "joining"  // present while the state in the staging file is being joined
+)
+
+func (r *Replica) forgetStaged() error {
+	return r.st.Update(func(tx *store.Tx) error { tx.SetValue(adoptingKey, nil); return nil })
+}
+
+// finish completes the adoption or the join in which an earlier run ended.
+func (r *Replica) finish() error {
+	b, err := r.st.Value(adoptingKey)
+	if err != nil {
+		return err
+	}
+	if b != nil {
+		if len(b) != 8 {
+			return fmt.Errorf("%w: number of a staged commit", store.ErrDamaged)
+		}
+		c, err := r.st.Commit(binary.BigEndian.Uint64(b))
+		if err != nil {
+			return err
+		}
+		if _, err := r.adopt(c.Manifest, c.Delta); err != nil {
+			return fmt.Errorf("unfinished: %w", err)
+		}
+		if err := r.forgetStaged(); err != nil {
+			return err
+		}
+	}
+	if b, err = r.st.Value(joiningKey); err != nil || b == nil {
+		return err
+	}
+	return r.resumeJoin()
 }
 
 // compareLocked checks the author's root against the tree here, when both are

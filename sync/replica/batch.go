@@ -13,7 +13,7 @@ import (
 type batch struct {
 	puts  map[tree.Key][]byte      // records that carry the batch's dot
 	drops map[tree.KeyDot]struct{} // published records that the batch removed
-	bytes int                      // of puts
+	bytes int                      // of puts and drops
 	ops   int                      // operations so far
 	first uint64                   // first row of the log in the database
 	next  uint64                   // row that the next operation writes
@@ -21,7 +21,11 @@ type batch struct {
 
 func (b *batch) empty() bool { return len(b.puts)+len(b.drops) == 0 }
 
-func (b *batch) full() bool { return len(b.puts)+len(b.drops) >= batchRecords || b.bytes >= batchBytes }
+// full reports whether the batch has to be closed before the next operation. Its
+// log counts as well: it is cleared in the transaction that closes the batch.
+func (b *batch) full() bool {
+	return len(b.puts)+len(b.drops) >= batchRecords || b.next-b.first >= batchRecords || b.bytes >= batchBytes
+}
 
 // load reads an unfinished batch of an earlier run back from its log.
 func (b *batch) load(st *store.Store, dot tree.Dot) error {
@@ -32,7 +36,7 @@ func (b *batch) load(st *store.Store, dot tree.Dot) error {
 			keys[k] = struct{}{}
 		}
 		for _, kd := range c.Drop {
-			b.drops[kd] = struct{}{}
+			b.drop(kd)
 		}
 	})
 	if err != nil {
@@ -60,8 +64,18 @@ func (b *batch) reset() {
 	b.first = b.next
 }
 
+func (b *batch) drop(kd tree.KeyDot) {
+	if _, ok := b.drops[kd]; !ok {
+		b.drops[kd] = struct{}{}
+		b.bytes += len(kd.Key) + 16
+	}
+}
+
 func (b *batch) put(k tree.Key, v []byte) {
-	b.bytes += len(k) + len(v) - len(b.puts[k])
+	if old, ok := b.puts[k]; ok {
+		b.bytes -= len(k) + len(old)
+	}
+	b.bytes += len(k) + len(v)
 	b.puts[k] = v
 }
 
@@ -87,11 +101,14 @@ func (b *batch) add(c store.Touch, ch tree.Change) {
 		b.next++
 	}
 	for _, kd := range c.Drop {
-		b.drops[kd] = struct{}{}
+		b.drop(kd)
 	}
 	for _, kd := range ch.Drop {
-		if _, published := b.drops[kd]; !published {
-			b.bytes -= len(b.puts[kd.Key])
+		if _, published := b.drops[kd]; published {
+			continue
+		}
+		if v, ok := b.puts[kd.Key]; ok {
+			b.bytes -= len(kd.Key) + len(v)
 			delete(b.puts, kd.Key)
 		}
 	}

@@ -67,9 +67,14 @@ func (c *commits) forget(drop []store.Kept) {
 	c.order = c.order[len(drop):]
 }
 
-// lacking returns the numbers of the sendable commits that are in mine but not
-// in theirs, in order; ok is false when one of them is no longer kept.
-func (c *commits) lacking(mine, theirs tree.Vector) (seqs []uint64, ok bool) {
+// kept reports whether k has not been forgotten since it was in the list.
+func (c *commits) kept(k store.Kept) bool {
+	return c.at[tree.Dot{Actor: k.Actor, Ctr: k.Ctr}] == k
+}
+
+// lacking returns the sendable commits that are in mine but not in theirs, in
+// order; ok is false when one of them is no longer kept.
+func (c *commits) lacking(mine, theirs tree.Vector) (lack []store.Kept, ok bool) {
 	durable := c.durable.Load()
 	for a, n := range mine {
 		for ctr := theirs[a] + 1; ctr <= n; ctr++ {
@@ -78,10 +83,10 @@ func (c *commits) lacking(mine, theirs tree.Vector) (seqs []uint64, ok bool) {
 				return nil, false
 			}
 			if k.Seq < durable {
-				seqs = append(seqs, k.Seq)
+				lack = append(lack, k)
 			}
 		}
 	}
-	slices.Sort(seqs)
-	return seqs, true
+	slices.SortFunc(lack, func(a, b store.Kept) int { return cmp.Compare(a.Seq, b.Seq) })
+	return lack, true
 }

@@ -19,14 +19,36 @@ func (r *Replica) Add(dev device.ID, label string, role device.Role, actor [8]by
 	if err := r.saveMembers(); err != nil {
 		return fmt.Errorf("add device: %w", err)
 	}
-	if err := r.st.Sync(); err != nil {
-		return fmt.Errorf("add device: %w", err)
+	r.membersChanged()
+	return nil
+}
+
+// mergeMembers takes the log of another device.
+func (r *Replica) mergeMembers(from device.ID, encoded []byte) error {
+	changed, err := r.cfg.Members.Merge(encoded)
+	if err != nil || !changed {
+		return err
+	}
+	r.log.Info("members changed", "told by", r.name(from))
+	if err := r.saveMembers(); err != nil {
+		return err
 	}
 	r.membersChanged()
 	return nil
 }
 
+// saveMembers makes the log durable. One call at a time: an older one must not
+// be the last that is written.
 func (r *Replica) saveMembers() error {
+	r.saving.Lock()
+	defer r.saving.Unlock()
+	if err := r.putMembers(); err != nil {
+		return err
+	}
+	return r.st.Sync()
+}
+
+func (r *Replica) putMembers() error {
 	return r.st.Update(func(tx *store.Tx) error {
 		tx.SetValue(MembersKey, r.cfg.Members.Encode())
 		return nil

@@ -41,6 +41,7 @@ const (
 	maxDelta    = 3 << 20
 	maxHeads    = 4096
 	partSize    = 512 << 10 // a part is sent once it is as long as this
+	maxPiece    = 4 << 20   // of a staging file: a message
 )
 
 // errMessage means that a peer sent what cannot be a message.

@@ -67,6 +67,9 @@ func (r *Replica) editLocked(fn func(*tree.Edit) error, also func(*store.Tx) err
 	if r.broken {
 		return aff, ErrBroken
 	}
+	if r.oldCopy {
+		return aff, ErrOldCopy
+	}
 	if r.open.full() {
 		if err := r.closeBatchLocked(); err != nil {
 			return aff, err

@@ -28,20 +28,30 @@ func (r *Replica) publish() (news bool, err error) {
 	defer r.syncing.Unlock()
 	r.mu.Lock()
 	err = r.closeBatchLocked()
-	next := r.commits.next
+	next, vector := r.commits.next, r.vector // a vector is replaced, never changed
+	same := next == r.commits.durable.Load() && r.synced.Equal(vector)
 	r.mu.Unlock()
 	if err != nil {
 		return false, fmt.Errorf("publish: %w", err)
 	}
-	if next == r.commits.durable.Load() {
+	if same {
 		return false, nil
 	}
 	// A dot is on the disk before any byte that carries it leaves this process.
 	if err := r.st.Sync(); err != nil {
 		return false, fmt.Errorf("publish: %w", err)
 	}
-	r.commits.durable.Store(next)
+	r.setSynced(next, vector)
 	return true, nil
+}
+
+// setSynced notes that the commits below next, and all that vector names, are
+// on the disk. The caller holds syncing.
+func (r *Replica) setSynced(next uint64, vector tree.Vector) {
+	r.commits.durable.Store(next)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.synced = vector
 }
 
 // closeBatchLocked turns the open batch into a commit of this device.
@@ -49,7 +59,7 @@ func (r *Replica) closeBatchLocked() error {
 	if r.broken {
 		return ErrBroken
 	}
-	if r.open.first == r.open.next {
+	if r.open.first == r.open.next || r.oldCopy {
 		return nil
 	}
 	dot := r.dot()
@@ -73,7 +83,13 @@ func (r *Replica) closeBatchLocked() error {
 		return err
 	}
 	c := store.Commit{Actor: dot.Actor, Ctr: dot.Ctr, Manifest: m.Encode(), Delta: delta}
-	drop := r.commits.surplus(r.cfg.Keep, int64(len(c.Manifest)+len(delta)))
+	drop := r.commits.surplus(r.cfg.Keep, int64(c.Size()))
+	staged := c.Size() > partBytes
+	if staged {
+		if err := r.st.StageCommit(r.commits.next, c); err != nil {
+			return err
+		}
+	}
 	err = r.st.Update(func(tx *store.Tx) error {
 		tx.ClearTouches(r.open.first, r.open.next)
 		tx.SetValue("vector", vector.Append(nil))
@@ -82,7 +98,11 @@ func (r *Replica) closeBatchLocked() error {
 				return err
 			}
 		}
-		return tx.PutCommit(r.commits.next, c)
+		if !staged {
+			return tx.PutCommit(r.commits.next, c)
+		}
+		tx.KeepCommit(r.commits.next, c)
+		return nil
 	})
 	if err != nil {
 		return err

@@ -80,13 +80,15 @@ type Replica struct {
 
 	mu      sync.RWMutex
 	view    *tree.View
-	vector  tree.Vector // commits published or adopted
+	vector  tree.Vector // commits published or adopted; replaced, never changed
+	synced  tree.Vector // as much of it as is on the disk, and so may be told
 	open    batch
 	index   uint64 // of the next Edit of this process
 	spans   *merkle.Tree
 	heads   map[tree.Actor]head
 	commits commits
 	broken  bool
+	oldCopy bool // see ErrOldCopy
 	gone    gone // files that other devices deleted lately
 	locals  map[tree.Ino]Local
 
@@ -97,6 +99,10 @@ type Replica struct {
 
 	sessions sessions
 	syncing  sync.Mutex // one publish at a time
+	saving   sync.Mutex // held while the members are saved
+	words    words      // what other devices said they know
+
+	between func() // tests: called between two transactions of one adoption, with mu held
 }
 
 // head is what is known of an actor's newest manifest.
@@ -123,9 +129,15 @@ func Open(cfg Config) (*Replica, error) {
 		dirty:  make(chan struct{}, 1),
 		heads:  map[tree.Actor]head{},
 		locals: map[tree.Ino]Local{},
+		// A batch of an earlier run that came to nothing leaves its dot to this
+		// one: the inodes that are named after it must be others.
+		index: uint64(cfg.Now().UnixNano()),
 	}
 	r.sessions.init(r)
 	if err := r.load(); err != nil {
+		return nil, fmt.Errorf("open tree: %w", err)
+	}
+	if err := r.finish(); err != nil {
 		return nil, fmt.Errorf("open tree: %w", err)
 	}
 	if _, err := r.publish(); err != nil {
@@ -160,6 +172,9 @@ func (r *Replica) load() error {
 		return err
 	}
 	if err := r.loadLocals(); err != nil {
+		return err
+	}
+	if err := r.loadWords(); err != nil {
 		return err
 	}
 	if err := r.loadSpans(); err != nil {

@@ -23,9 +23,29 @@ type sessions struct {
 	live   map[device.ID]*session
 	closed bool
 	done   sync.WaitGroup
-	// joining is the peer whose whole state is being received, if any.
+	// joining is the peer whose whole state is being received, if any, and at
+	// when it was last heard of. Another is asked if it takes too long.
 	joining *session
+	at      time.Time
+	stall   time.Duration // stateStall; tests are shorter
+	watch   *time.Timer   // while joining
 }
+
+// stateStall is how long the next part of a whole state is waited for.
+const stateStall = time.Minute
+
+// A gap that does not close is asked about again after gapMin, twice as long
+// each time, up to gapMax.
+const (
+	gapMin = time.Second
+	gapMax = time.Minute
+)
+
+// retryPause is how long a session waits after a failure on this side.
+const retryPause = time.Second
+
+// errSend means that a message could not be sent: the peer is gone.
+var errSend = errors.New("not sent")
 
 // session is the exchange with one peer from connect to disconnect. Its
 // goroutine sends; received messages are handled by the caller of Receive.
@@ -43,9 +63,28 @@ type session struct {
 	wants    bool        // the peer asked for the whole state
 	ask      bool        // ask the peer for its whole state
 	incoming *incoming   // the state that is being received
+	merging  bool        // all of it is here and it is being joined
+	gap      gap
 }
 
-func (s *sessions) init(r *Replica) { s.r, s.live = r, map[device.ID]*session{} }
+// gap is what was here when a peer was last told so because one of its commits
+// builds on something else.
+type gap struct {
+	vector  tree.Vector
+	members [32]byte
+	pause   time.Duration
+	timer   *time.Timer // until it is told again, if not nil
+}
+
+// transmit sends a message.
+func (p *session) transmit(ctx context.Context, msg []byte) error {
+	if err := p.send(ctx, msg); err != nil {
+		return fmt.Errorf("%w: %w", errSend, err)
+	}
+	return nil
+}
+
+func (s *sessions) init(r *Replica) { s.r, s.live, s.stall = r, map[device.ID]*session{}, stateStall }
 
 // Connected starts the exchange with a peer. send transmits one message, in
 // order, and may block; it fails once the peer is gone.
@@ -79,15 +118,72 @@ func (r *Replica) Disconnected(dev device.ID) {
 // for the state instead.
 func (s *sessions) dropLocked(p *session) {
 	p.cancel()
-	if s.joining != p {
-		return
+	if p.gap.timer != nil {
+		p.gap.timer.Stop()
 	}
-	p.incoming.abandon()
+	p.incoming.abandon(s.joining == p)
+	if s.joining == p {
+		s.giveUpLocked()
+	}
+}
+
+// giveUpLocked waits no longer for the state that is being received: whoever
+// still has more than we do will offer it again.
+func (s *sessions) giveUpLocked() {
 	s.joining = nil
-	for _, q := range s.live { // whoever still has more than we do will offer again
+	s.watch.Stop()
+	for _, q := range s.live {
 		q.hello = true
 		q.poke()
 	}
+}
+
+// join begins to wait for the whole state of p, unless that of another peer is
+// on its way.
+func (s *sessions) joinLocked(p *session) {
+	if s.joining != nil {
+		return
+	}
+	s.joining, s.at, p.ask = p, time.Now(), true
+	if s.watch != nil {
+		s.watch.Stop()
+	}
+	s.watch = time.AfterFunc(s.stall, func() { s.look(p) })
+}
+
+// look gives up the state of p if it has stalled.
+func (s *sessions) look(p *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.joining != p || s.closed {
+		return
+	}
+	if left := s.stall - time.Since(s.at); left > 0 || p.merging {
+		s.watch = time.AfterFunc(max(left, s.stall/4), func() { s.look(p) })
+		return
+	}
+	s.r.log.Warn("a device does not go on sending its tree", "device", s.r.name(p.dev))
+	p.ask = false
+	s.giveUpLocked()
+}
+
+// heard notes that the state of p goes on. It is false if nobody waits for it.
+func (s *sessions) heard(p *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.joining != p {
+		return false
+	}
+	s.at = time.Now()
+	return true
+}
+
+// begin notes that all of the state of p is here.
+func (s *sessions) begin(p *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.merging = s.joining == p
+	return p.merging
 }
 
 func (s *sessions) closeAll() {
@@ -125,11 +221,21 @@ func (s *sessions) kickAll(d time.Duration) {
 func (s *sessions) run(ctx context.Context, p *session) {
 	for {
 		again, err := s.step(ctx, p)
-		if err != nil {
-			if ctx.Err() == nil {
-				s.r.log.Debug("sync with peer", "device", s.r.name(p.dev), "err", err)
-			}
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, errSend) {
+			s.r.log.Debug("sync with peer", "device", s.r.name(p.dev), "err", err)
 			return // the transport ends the session or connects anew
+		}
+		if err != nil {
+			s.r.log.Warn("sync with peer", "device", s.r.name(p.dev), "err", err)
+			select { // the peer is there all the same
+			case <-ctx.Done():
+				return
+			case <-time.After(retryPause):
+			}
+			continue
 		}
 		if again {
 			continue
@@ -170,37 +276,48 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	case greet:
 		_, state, err := r.State()
 		if err != nil {
+			s.update(p, func() { p.hello = true })
 			return false, err
 		}
 		h := hello{hive: r.cfg.Members.Hive(), members: members, state: state, vector: mine}
-		return true, p.send(ctx, h.encode())
+		return true, p.transmit(ctx, h.encode())
 	case !greeted:
 		return false, nil
 	case tell:
-		return true, p.send(ctx, append([]byte{msgMembers}, r.cfg.Members.Encode()...))
+		return true, p.transmit(ctx, append([]byte{msgMembers}, r.cfg.Members.Encode()...))
 	case wants:
-		return true, r.sendState(ctx, p)
+		err := r.sendState(ctx, p)
+		if err != nil { // from the begin again
+			s.update(p, func() { p.wants = true })
+		}
+		return true, err
 	case ask:
-		return true, p.send(ctx, []byte{msgWant})
+		return true, p.transmit(ctx, []byte{msgWant})
 	case offered:
 		return false, nil // its vector says what to do next
 	}
 
 	r.mu.RLock()
-	seqs, ok := r.commits.lacking(mine, theirs)
+	lack, ok := r.commits.lacking(mine, theirs)
 	r.mu.RUnlock()
 	if !ok {
 		s.mu.Lock()
 		p.offered = true
 		s.mu.Unlock()
-		return true, p.send(ctx, []byte{msgOffer})
+		return true, p.transmit(ctx, []byte{msgOffer})
 	}
-	for _, seq := range seqs {
-		c, err := r.st.Commit(seq)
+	for _, k := range lack {
+		c, err := r.st.Commit(k.Seq)
 		if err != nil {
+			r.mu.RLock()
+			kept := r.commits.kept(k)
+			r.mu.RUnlock()
+			if !kept {
+				return true, nil // given up meanwhile for newer ones
+			}
 			return false, err
 		}
-		if err := p.send(ctx, encodeCommit(c.Manifest, c.Delta)); err != nil {
+		if err := p.transmit(ctx, encodeCommit(c.Manifest, c.Delta)); err != nil {
 			return false, err
 		}
 		s.mu.Lock()
@@ -209,7 +326,7 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 		}
 		s.mu.Unlock()
 	}
-	if len(seqs) > 0 {
+	if len(lack) > 0 {
 		s.mu.Lock()
 		p.told = mine // the commits said so
 		s.mu.Unlock()
@@ -220,7 +337,7 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	p.told = mine
 	s.mu.Unlock()
 	if due {
-		return true, p.send(ctx, mine.Append([]byte{msgTold}))
+		return true, p.transmit(ctx, mine.Append([]byte{msgTold}))
 	}
 	return false, nil
 }
@@ -229,7 +346,7 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 func (r *Replica) known() tree.Vector {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.vector.Clone()
+	return r.synced.Clone()
 }
 
 // Receive handles one message of a connected peer. Messages of one peer come
@@ -264,24 +381,15 @@ func (r *Replica) receive(p *session, kind byte, body []byte) error {
 			return fmt.Errorf("hello from another hive")
 		}
 		s.update(p, func() {
-			p.theirs, p.members, p.offered = h.vector, h.members, false
+			p.theirs, p.members, p.offered = h.vector.Clone(), h.members, false
 			p.told = nil
 		})
+		return r.word(p.dev, h.vector)
 	case msgMembers:
 		if len(body) > maxMembers {
 			return errMessage
 		}
-		changed, err := r.cfg.Members.Merge(body)
-		if err != nil {
-			return err
-		}
-		if changed {
-			r.log.Info("members changed", "told by", r.name(p.dev))
-			if err := r.saveMembers(); err != nil {
-				return err
-			}
-			r.membersChanged()
-		}
+		return r.mergeMembers(p.dev, body)
 	case msgCommit:
 		m, delta, err := decodeCommit(body)
 		if err != nil {
@@ -290,9 +398,7 @@ func (r *Replica) receive(p *session, kind byte, body []byte) error {
 		dot, err := r.adopt(m, delta)
 		switch {
 		case errors.Is(err, errGap), errors.Is(err, errStranger):
-			// Ask for what is missing by saying what is here. While a whole
-			// state is on its way, the end of it does that.
-			s.update(p, func() { p.hello = p.hello || s.joining == nil })
+			r.gap(p)
 			return nil
 		case err != nil:
 			return err
@@ -309,13 +415,10 @@ func (r *Replica) receive(p *session, kind byte, body []byte) error {
 		if err != nil {
 			return err
 		}
-		s.update(p, func() { p.theirs, p.offered = v, false })
+		s.update(p, func() { p.theirs, p.offered = v.Clone(), false })
+		return r.word(p.dev, v)
 	case msgOffer:
-		s.update(p, func() {
-			if s.joining == nil {
-				s.joining, p.ask = p, true
-			}
-		})
+		s.update(p, func() { s.joinLocked(p) })
 	case msgWant:
 		s.update(p, func() { p.wants = true })
 	case msgState:
@@ -328,6 +431,29 @@ func (r *Replica) receive(p *session, kind byte, body []byte) error {
 		return fmt.Errorf("%w: kind %d", errMessage, kind)
 	}
 	return nil
+}
+
+// gap asks a peer for what is missing by saying what is here: at once if that
+// is news, else after a while, so that what cannot be had does not keep two
+// devices busy. While a whole state is on its way, the end of it does that.
+func (r *Replica) gap(p *session) {
+	mine, members := r.known(), r.cfg.Members.Hash()
+	s := &r.sessions
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := &p.gap
+	switch {
+	case s.joining != nil:
+	case g.vector == nil || !g.vector.Equal(mine) || g.members != members:
+		g.vector, g.members, g.pause = mine, members, gapMin
+		p.hello = true
+		p.poke()
+	case g.timer == nil && s.live[p.dev] == p:
+		g.timer = time.AfterFunc(g.pause, func() {
+			s.update(p, func() { p.hello, g.timer = true, nil })
+		})
+		g.pause = min(2*g.pause, gapMax)
+	}
 }
 
 // update changes a session's fields and wakes it.

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/roamfs/roamfs/sync/manifest"
 	"github.com/roamfs/roamfs/sync/merkle"
@@ -24,7 +26,7 @@ func (r *Replica) sendState(ctx context.Context, p *session) error {
 		return err
 	}
 	defer snap.Release()
-	if err := p.send(ctx, encodeState(m.Encode(), heads)); err != nil {
+	if err := p.transmit(ctx, encodeState(m.Encode(), heads)); err != nil {
 		return err
 	}
 	part := []byte{msgPart}
@@ -33,7 +35,7 @@ func (r *Replica) sendState(ctx context.Context, p *session) error {
 		if len(part) < partSize {
 			return nil
 		}
-		err := p.send(ctx, part)
+		err := p.transmit(ctx, part)
 		part = []byte{msgPart}
 		return err
 	})
@@ -41,11 +43,11 @@ func (r *Replica) sendState(ctx context.Context, p *session) error {
 		return err
 	}
 	if len(part) > 1 {
-		if err := p.send(ctx, part); err != nil {
+		if err := p.transmit(ctx, part); err != nil {
 			return err
 		}
 	}
-	return p.send(ctx, []byte{msgEnd})
+	return p.transmit(ctx, []byte{msgEnd})
 }
 
 // checkpoint closes the open batch and freezes and signs the state.
@@ -53,12 +55,15 @@ func (r *Replica) checkpoint() (m *manifest.Manifest, heads [][]byte, snap *stor
 	r.syncing.Lock()
 	defer r.syncing.Unlock()
 	r.mu.Lock()
-	next := r.commits.next
+	next, vector := r.commits.next, r.vector
 	err = func() error {
 		if err := r.closeBatchLocked(); err != nil {
 			return err
 		}
-		next = r.commits.next
+		if !r.open.empty() {
+			return ErrOldCopy // what it holds has no name that others could know it by
+		}
+		next, vector = r.commits.next, r.vector
 		// The heads name what the checkpoint builds on, so they are read before it becomes one.
 		if err := r.st.Heads(func(_ tree.Actor, b []byte) error { heads = append(heads, b); return nil }); err != nil {
 			return err
@@ -84,12 +89,15 @@ func (r *Replica) checkpoint() (m *manifest.Manifest, heads [][]byte, snap *stor
 		}
 		return nil, nil, nil, fmt.Errorf("checkpoint: %w", err)
 	}
-	r.commits.durable.Store(next)
+	r.setSynced(next, vector)
 	return m, heads, snap, nil
 }
 
 // incoming is a state that is being received into a staging file. Nothing of
 // it is visible before all of it is here and agrees with the signed root.
+//
+// The file holds pieces, each after its length (4): first the message that
+// begins the state, then those with the records.
 type incoming struct {
 	m      *manifest.Manifest
 	vector tree.Vector
@@ -98,36 +106,45 @@ type incoming struct {
 	w      *bufio.Writer
 	last   tree.Record // of the records so far
 	any    bool
+	keep   bool // it is being joined: the file is needed until that is done
 }
 
-func (in *incoming) abandon() {
-	if in != nil && in.file != nil {
-		_ = in.file.Close()           // it is removed
-		_ = os.Remove(in.file.Name()) // a left-over is truncated by the next
+// abandon closes the staging file, and removes it if own says that it still
+// has its name and nothing needs it.
+func (in *incoming) abandon(own bool) {
+	if in == nil || in.file == nil {
+		return
 	}
+	_ = in.file.Close() // what counts was synced
+	if own && !in.keep {
+		_ = os.Remove(in.file.Name()) // a left-over is removed by the next
+	}
+	in.file = nil
 }
 
-func (r *Replica) stateBegin(p *session, body []byte) error {
-	s := &r.sessions
-	s.mu.Lock()
-	wanted := s.joining == p
-	s.mu.Unlock()
-	if !wanted {
-		return errors.New("whole state that nobody asked for")
+func (in *incoming) write(piece []byte) error {
+	n := binary.BigEndian.AppendUint32(nil, uint32(len(piece)))
+	if _, err := in.w.Write(append(n, piece...)); err != nil {
+		return fmt.Errorf("stage state: %w", err)
 	}
+	return nil
+}
+
+// announced checks the begin of a state and returns it, without a file.
+func (r *Replica) announced(body []byte) (*incoming, error) {
 	encoded, heads, err := decodeState(body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m, err := manifest.Decode(encoded)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := r.check(m); err != nil {
-		return err
+		return nil, err
 	}
-	if m.Device != p.dev || m.Flags&manifest.FlagCheckpoint == 0 {
-		return errors.New("state without a checkpoint signed by its sender")
+	if m.Flags&manifest.FlagCheckpoint == 0 {
+		return nil, errors.New("state without a checkpoint")
 	}
 	in := &incoming{m: m, vector: tree.Vector{}, heads: map[tree.Actor][]byte{m.Actor: encoded}}
 	want := map[tree.Actor]manifest.Head{}
@@ -138,14 +155,14 @@ func (r *Replica) stateBegin(p *session, body []byte) error {
 	for _, b := range heads {
 		h, err := manifest.Decode(b)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := r.check(h); err != nil {
-			return err
+			return nil, err
 		}
 		w, ok := want[h.Actor]
 		if !ok || h.Ctr != w.Ctr || h.Hash() != w.Hash {
-			return fmt.Errorf("state names a head of %v that is not the one it shows", h.Device)
+			return nil, fmt.Errorf("state names a head of %v that is not the one it shows", h.Device)
 		}
 		delete(want, h.Actor)
 		if h.Actor != m.Actor {
@@ -153,28 +170,61 @@ func (r *Replica) stateBegin(p *session, body []byte) error {
 		}
 	}
 	if len(want) > 0 {
-		return fmt.Errorf("state claims commits of %d devices without their manifests", len(want))
+		return nil, fmt.Errorf("state claims commits of %d devices without their manifests", len(want))
 	}
 	if manifest.StateID(m.Root, in.vector) != m.StateID {
-		return errors.New("state id does not belong to the root")
+		return nil, errors.New("state id does not belong to the root")
 	}
-	f, err := os.OpenFile(r.cfg.Staging, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	return in, nil
+}
+
+// errStale means that a peer took too long with its state, so that another one
+// was asked.
+var errStale = errors.New("whole state that nobody waits for")
+
+func (r *Replica) stateBegin(p *session, body []byte) error {
+	s := &r.sessions
+	if !s.heard(p) {
+		return errStale
+	}
+	r.mu.RLock()
+	broken := r.broken
+	r.mu.RUnlock()
+	if broken {
+		return ErrBroken // the staging file may be needed
+	}
+	in, err := r.announced(body)
+	if err != nil {
+		return err
+	}
+	if in.m.Device != p.dev {
+		return errors.New("state that is not signed by its sender")
+	}
+	p.incoming.abandon(true)
+	p.incoming = nil
+	// A new file: a peer that was given up may still write to the one before.
+	if err := os.Remove(r.cfg.Staging); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("stage state: %w", err)
+	}
+	f, err := os.OpenFile(r.cfg.Staging, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("stage state: %w", err)
 	}
 	in.file, in.w = f, bufio.NewWriterSize(f, 256<<10)
 	r.log.Info("receiving the tree", "from", r.name(p.dev))
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	p.incoming.abandon()
 	p.incoming = in
-	return nil
+	s.mu.Unlock()
+	return in.write(body)
 }
 
 func (r *Replica) statePart(p *session, body []byte) error {
 	in := p.incoming
 	if in == nil {
 		return errors.New("part of a state that was not begun")
+	}
+	if !r.sessions.heard(p) {
+		return errStale
 	}
 	for rest := body; len(rest) > 0; {
 		rec, tail, err := tree.DecodeRecord(rest)
@@ -193,11 +243,7 @@ func (r *Replica) statePart(p *session, body []byte) error {
 		}
 		in.last, in.any = rec, true
 	}
-	n := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
-	if _, err := in.w.Write(append(n, body...)); err != nil {
-		return fmt.Errorf("stage state: %w", err)
-	}
-	return nil
+	return in.write(body)
 }
 
 func (r *Replica) stateEnd(p *session) error {
@@ -206,23 +252,73 @@ func (r *Replica) stateEnd(p *session) error {
 	if in == nil {
 		return errors.New("end of a state that was not begun")
 	}
+	if !s.begin(p) {
+		return errStale
+	}
 	aff, err := r.join(in)
+	if err == nil {
+		// Durable before anybody is told that it is here.
+		_, err = r.publish()
+	}
 	s.mu.Lock()
-	in.abandon()
-	p.incoming = nil
-	s.joining = nil
+	in.abandon(true)
+	p.incoming, p.merging = nil, false
+	if s.joining == p {
+		s.joining = nil
+	}
 	for _, q := range s.live {
 		q.hello = true
 		q.poke()
 	}
 	s.mu.Unlock()
+	r.tell(aff)
 	if err != nil {
 		return fmt.Errorf("take over the tree: %w", err)
 	}
 	r.log.Info("received the tree", "from", r.name(p.dev))
-	r.tell(aff)
 	r.wake()
 	return nil
+}
+
+// resumeJoin does again what an earlier run began to do with the staging file.
+func (r *Replica) resumeJoin() error {
+	f, err := os.Open(r.cfg.Staging)
+	if err != nil {
+		return fmt.Errorf("%w: the tree was being taken over from another device, and the file with it cannot be read: %w", store.ErrDamaged, err)
+	}
+	in, err := func() (*incoming, error) {
+		head, err := readPiece(f)
+		if err != nil {
+			return nil, err
+		}
+		return r.announced(head)
+	}()
+	if err != nil {
+		_ = f.Close() // the error before counts
+		return fmt.Errorf("resume taking over the tree: %w", err)
+	}
+	in.file, in.keep = f, true
+	defer in.abandon(true)
+	if _, err := r.join(in); err != nil {
+		return fmt.Errorf("resume taking over the tree: %w", err)
+	}
+	return nil
+}
+
+func readPiece(f io.Reader) ([]byte, error) {
+	var size [4]byte
+	if _, err := io.ReadFull(f, size[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(size[:])
+	if n > maxPiece {
+		return nil, fmt.Errorf("%w: piece of %d bytes in the staging file", store.ErrDamaged, n)
+	}
+	piece := make([]byte, n)
+	if _, err := io.ReadFull(f, piece); err != nil {
+		return nil, fmt.Errorf("staging file: %w", err)
+	}
+	return piece, nil
 }
 
 // staged reads the records of a staging file.
@@ -244,15 +340,15 @@ func (s staged) each(fn func(tree.Record) error) error {
 		return err
 	}
 	br := bufio.NewReaderSize(s.in.file, 256<<10)
-	var size [4]byte
+	if _, err := readPiece(br); err != nil { // the begin
+		return err
+	}
 	for {
-		if _, err := io.ReadFull(br, size[:]); err == io.EOF {
+		part, err := readPiece(br)
+		if err == io.EOF {
 			return nil
-		} else if err != nil {
-			return err
 		}
-		part := make([]byte, binary.BigEndian.Uint32(size[:]))
-		if _, err := io.ReadFull(br, part); err != nil {
+		if err != nil {
 			return err
 		}
 		for len(part) > 0 {
@@ -268,10 +364,20 @@ func (s staged) each(fn func(tree.Record) error) error {
 	}
 }
 
-// join merges a received state into the local one, in one step for readers.
+// join merges a received state into the local one, in one step for readers. It
+// takes several transactions; a crash between two is made good by the next
+// Open, for which the staging file is kept.
 func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
-	if err := in.w.Flush(); err != nil {
-		return aff, fmt.Errorf("stage state: %w", err)
+	if in.w != nil {
+		if err := in.w.Flush(); err != nil {
+			return aff, fmt.Errorf("stage state: %w", err)
+		}
+		if err := in.file.Sync(); err != nil {
+			return aff, fmt.Errorf("stage state: %w", err)
+		}
+		if err := syncDir(filepath.Dir(r.cfg.Staging)); err != nil {
+			return aff, fmt.Errorf("stage state: %w", err)
+		}
 	}
 	built, err := merkle.Build(r.cfg.Spread, staged{in})
 	if err != nil {
@@ -292,9 +398,19 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 	if !r.open.empty() {
 		mine[r.cfg.Actor]++
 	}
-	if in.vector[r.cfg.Actor] > mine[r.cfg.Actor] {
-		return aff, errors.New("the hive knows later commits of this device than it made: its state directory is an old copy")
+	if in.vector[r.cfg.Actor] > r.vector[r.cfg.Actor] { // with a head that this device has signed
+		r.fenceLocked()
+		return aff, ErrOldCopy
 	}
+	if err := r.st.Update(func(tx *store.Tx) error { tx.SetValue(joiningKey, []byte{1}); return nil }); err != nil {
+		return aff, err
+	}
+	in.keep = true
+	defer func() { // what is half done shows nowhere before the next Open completes it
+		if err != nil {
+			r.broken = true
+		}
+	}()
 	ch := tree.Change{}
 	flush := func(also func(*store.Tx) error) error {
 		a, err := r.changeLocked(ch, also)
@@ -306,7 +422,12 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 	if err := r.mergeLocked(in, mine, func(put []tree.Record, drop []tree.KeyDot) error {
 		ch.Put, ch.Drop = append(ch.Put, put...), append(ch.Drop, drop...)
 		if len(ch.Put)+len(ch.Drop) >= 1024 {
-			return flush(nil)
+			if err := flush(nil); err != nil {
+				return err
+			}
+			if r.between != nil {
+				r.between()
+			}
 		}
 		return nil
 	}); err != nil {
@@ -321,11 +442,13 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 			}
 		}
 		tx.SetValue("vector", vector.Append(nil))
+		tx.SetValue(joiningKey, nil)
 		return nil
 	})
 	if err != nil {
 		return aff, err
 	}
+	in.keep = false
 	for a, b := range in.heads {
 		if in.vector[a] < r.vector[a] || a == r.cfg.Actor {
 			continue
@@ -368,4 +491,13 @@ func (r *Replica) mergeLocked(in *incoming, mine tree.Vector, emit func([]tree.R
 		}
 	}
 	return errors.Join(local.err(), remote.err())
+}
+
+// syncDir makes the names in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

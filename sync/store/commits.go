@@ -25,19 +25,51 @@ func commitIndex(a tree.Actor, ctr uint64) []byte {
 	return appendDot([]byte{'i'}, tree.Dot{Actor: a, Ctr: ctr})
 }
 
-// PutCommit keeps a commit for peers. seq orders commits as this device came to
-// know them, so that an ascending walk never meets a commit before one that it
-// builds on.
+// bytes is the commit as it is stored.
+func (c *Commit) bytes() []byte {
+	b := make([]byte, 0, dotLen+10+c.Size())
+	b = appendDot(b, tree.Dot{Actor: c.Actor, Ctr: c.Ctr})
+	b = appendBytes(b, c.Manifest)
+	return append(b, c.Delta...)
+}
+
+// Size returns the bytes of the manifest and the delta.
+func (c *Commit) Size() int { return len(c.Manifest) + len(c.Delta) }
+
+// StageCommit stores the bytes of a commit under the number seq in as many
+// transactions as they need. The commit is not kept before [Tx.KeepCommit]: what was staged and
+// never kept is replaced by the next that has the number.
+func (s *Store) StageCommit(seq uint64, c Commit) error {
+	v := c.bytes()
+	prefix := commitPrefix(seq)
+	n := uint32(0)
+	for ; len(v) > 0; n++ {
+		piece := v[:min(len(v), pieceSize)]
+		v = v[len(piece):]
+		if err := s.Update(func(tx *Tx) error {
+			tx.set(pieceKey(prefix, n), piece)
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return s.Update(func(tx *Tx) error { return tx.dropPieces(prefix, n) })
+}
+
+// PutCommit keeps a commit for peers that fits the transaction. seq orders
+// commits as this device came to know them, so that an ascending walk never
+// meets a commit before one that it builds on.
 func (t *Tx) PutCommit(seq uint64, c Commit) error {
-	b := appendBytes(nil, c.Manifest)
-	b = append(b, c.Delta...)
+	t.KeepCommit(seq, c)
+	return t.setPieces(commitPrefix(seq), c.bytes())
+}
+
+// KeepCommit is PutCommit for a commit that was staged under seq.
+func (t *Tx) KeepCommit(seq uint64, c Commit) {
 	row := binary.BigEndian.AppendUint64(nil, seq)
-	row = binary.AppendUvarint(row, uint64(len(b)))
+	row = binary.AppendUvarint(row, uint64(c.Size()))
 	t.set(commitIndex(c.Actor, c.Ctr), row)
-	head := append([]byte{'H'}, c.Actor[:]...)
-	t.set(head, c.Manifest)
-	b = append(appendDot(nil, tree.Dot{Actor: c.Actor, Ctr: c.Ctr}), b...)
-	return t.setPieces(commitPrefix(seq), b)
+	t.SetHead(c.Actor, c.Manifest)
 }
 
 // SetHead stores the newest manifest of an actor whose commits are not kept.

@@ -54,7 +54,7 @@ func (k readKey) size(r read) int {
 	return n
 }
 
-func recordsOf(ino tree.Ino) readKey                { return readKey{ino: ino} }
+func recordsOf(ino tree.Ino) readKey               { return readKey{ino: ino} }
 func namedIn(parent tree.Ino, name string) readKey { return readKey{parent, name, true} }
 
 func (c *reads) init(limit int) {
@@ -122,7 +122,7 @@ type delta struct {
 	c      *reads
 	ticket uint64 // of the state that was and is below build on
 	inos   map[tree.Ino]*inoDelta
-	places map[readKey]bool    // touched; true if an inode whose records are not known did
+	places map[readKey]bool // touched; true if an inode whose records are not known did
 	after  map[readKey]read // what can be entered once it is committed
 }
 

@@ -69,6 +69,20 @@ func placeIno(key []byte) (ino tree.Ino, err error) {
 
 // Records implements [tree.State].
 func (s *Store) Records(ino tree.Ino) ([]tree.Record, error) {
+	k := recordsOf(ino)
+	r, ok, ticket := s.reads.get(k)
+	if ok {
+		return r.records, nil
+	}
+	out, err := s.readRecords(ino)
+	if err == nil {
+		s.reads.put(k, read{records: out}, ticket)
+	}
+	return out, err
+}
+
+// readRecords is Records from the database.
+func (s *Store) readRecords(ino tree.Ino) ([]tree.Record, error) {
 	var out []tree.Record
 	err := s.view(func(txn *badger.Txn) error {
 		var err error
@@ -129,6 +143,20 @@ func scan(txn *badger.Txn, prefix []byte, fn func(*badger.Item) error) error {
 
 // Named implements [tree.State].
 func (s *Store) Named(parent tree.Ino, name string) ([]tree.Ino, error) {
+	k := namedIn(parent, name)
+	r, ok, ticket := s.reads.get(k)
+	if ok {
+		return r.inos, nil
+	}
+	out, err := s.readNamed(parent, name)
+	if err == nil {
+		s.reads.put(k, read{inos: out}, ticket)
+	}
+	return out, err
+}
+
+// readNamed is Named from the database.
+func (s *Store) readNamed(parent tree.Ino, name string) ([]tree.Ino, error) {
 	return s.places(placePrefix(parent, name, true))
 }
 

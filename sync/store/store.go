@@ -38,12 +38,14 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -71,7 +73,12 @@ type Store struct {
 	db  *badger.DB
 	dir string
 
+	reads  reads      // has its own lock
 	syncMu sync.Mutex // one Sync at a time: a second caller joins the next
+
+	// How logs of memory tables are made durable; tests look in.
+	syncFile   func(name string) error
+	syncActive func() error
 }
 
 // Open opens or creates the database in dir.
@@ -104,7 +111,9 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", dir, err)
 	}
-	return &Store{db: db, dir: dir}, nil
+	s := &Store{db: db, dir: dir, syncFile: syncFile, syncActive: db.Sync}
+	s.reads.init(readsLimit)
+	return s, nil
 }
 
 // Close flushes and closes the database.
@@ -119,48 +128,45 @@ func (s *Store) Close() error {
 //
 // Badger's own Sync reaches the log of the active memory table only. A table
 // that has been rotated out and is still being written as a sorted table has
-// its log in another .mem file, so those are synced here first; and so is one
-// that was rotated out while this went on, which Badger's Sync may have missed.
+// its log in another .mem file. Those are synced first, so that no later write
+// survives without an earlier one, and so is a table that is rotated out
+// meanwhile.
 func (s *Store) Sync() error {
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
-	mem, err := s.memLogs()
+	before, err := s.memLogs()
 	if err != nil {
 		return fmt.Errorf("sync database: %w", err)
 	}
-	for len(mem) > 0 {
-		active := mem[len(mem)-1]
-		for _, name := range mem[:len(mem)-1] {
-			if err := syncFile(filepath.Join(s.dir, name)); err != nil {
-				return fmt.Errorf("sync database: %w", err)
-			}
+	active := ""
+	for i, name := range before {
+		if i == len(before)-1 {
+			active = name
+			break
 		}
-		if beforeSync != nil {
-			beforeSync()
-		}
-		if err := s.db.Sync(); err != nil {
+		if err := s.syncFile(filepath.Join(s.dir, name)); err != nil {
 			return fmt.Errorf("sync database: %w", err)
 		}
-		if mem, err = s.memLogs(); err != nil {
-			return fmt.Errorf("sync database: %w", err)
-		}
-		if len(mem) == 0 || mem[len(mem)-1] == active {
-			return nil
-		}
-		if err := syncFile(filepath.Join(s.dir, active)); err != nil {
-			return fmt.Errorf("sync database: %w", err)
-		}
-		return nil // what the newer tables hold came after the call, or is synced
 	}
-	if err := s.db.Sync(); err != nil {
+	if err := s.syncActive(); err != nil {
 		return fmt.Errorf("sync database: %w", err)
+	}
+	after, err := s.memLogs()
+	if err != nil {
+		return fmt.Errorf("sync database: %w", err)
+	}
+	if active != "" && (len(after) == 0 || after[len(after)-1] != active) {
+		// Another table may have been the active one by then.
+		if err := s.syncFile(filepath.Join(s.dir, active)); err != nil {
+			return fmt.Errorf("sync database: %w", err)
+		}
 	}
 	return nil
 }
 
 // memLogs returns the logs of the memory tables, the active one last.
 func (s *Store) memLogs() ([]string, error) {
-	list, err := os.ReadDir(s.dir) // sorted by name, which is their number
+	list, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +176,9 @@ func (s *Store) memLogs() ([]string, error) {
 			mem = append(mem, e.Name())
 		}
 	}
+	slices.SortFunc(mem, func(a, b string) int { // by number, of five digits or more
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	})
 	return mem, nil
 }
 

@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/roamfs/roamfs/peer/device"
 	"github.com/roamfs/roamfs/sync/block"
@@ -67,8 +71,9 @@ func matchModel(t *testing.T, rnd *rand.Rand) {
 			return link(ino, inos[rnd.IntN(4)], names[rnd.IntN(4)], rnd.IntN(2) == 0, d)
 		}
 	}
-	for step := range 60 {
-		var ch tree.Change
+	same := func(a, b tree.Ino) bool { return a == b }
+	sameRecord := func(a, b tree.Record) bool { return a.ID() == b.ID() && bytes.Equal(a.Value, b.Value) }
+	change := func() (ch tree.Change) {
 		seen := map[tree.KeyDot]bool{}
 		for range rnd.IntN(4) {
 			if r := record(); !seen[r.ID()] {
@@ -82,25 +87,56 @@ func matchModel(t *testing.T, rnd *rand.Rand) {
 				ch.Drop = append(ch.Drop, r.ID())
 			}
 		}
-		if err := s.Update(func(tx *Tx) error { return tx.Apply(ch) }); err != nil {
-			t.Fatal(err)
+		return ch
+	}
+	refused := errors.New("refused")
+	for step := range 90 {
+		var all []tree.Change // of one transaction
+		for range 1 + rnd.IntN(2) {
+			all = append(all, change())
 		}
-		model.Apply(ch)
-		if step%20 == 19 {
+		fails := rnd.IntN(8) == 0
+		err := s.Update(func(tx *Tx) error {
+			for _, ch := range all {
+				if err := tx.Apply(ch); err != nil {
+					return err
+				}
+			}
+			if fails {
+				return refused
+			}
+			return nil
+		})
+		switch {
+		case fails && errors.Is(err, refused):
+		case err != nil || fails:
+			t.Fatal(err)
+		default:
+			for _, ch := range all {
+				model.Apply(ch)
+			}
+		}
+		if step%30 == 29 {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
 			s = open(t, dir)
+			s.reads.init(8 << 10)
 		}
-		same := func(a, b tree.Ino) bool { return a == b }
+		// Some are asked for after each step, so that what the step has entered
+		// stands beside what was read; the database itself has to know all.
 		for _, ino := range inos {
-			compare(t, "records", s.Records, model.Records, ino, func(a, b tree.Record) bool {
-				return a.ID() == b.ID() && bytes.Equal(a.Value, b.Value)
-			})
+			compare(t, "records in the database", s.readRecords, model.Records, ino, sameRecord)
+			if rnd.IntN(2) == 0 {
+				compare(t, "records", s.Records, model.Records, ino, sameRecord)
+			}
 			compare(t, "children", s.Children, model.Children, ino, same)
 			for _, n := range names {
-				compare(t, "named "+n, func(i tree.Ino) ([]tree.Ino, error) { return s.Named(i, n) },
-					func(i tree.Ino) ([]tree.Ino, error) { return model.Named(i, n) }, ino, same)
+				want := func(i tree.Ino) ([]tree.Ino, error) { return model.Named(i, n) }
+				compare(t, "name in the database: "+n, func(i tree.Ino) ([]tree.Ino, error) { return s.readNamed(i, n) }, want, ino, same)
+				if rnd.IntN(2) == 0 {
+					compare(t, "name "+n, func(i tree.Ino) ([]tree.Ino, error) { return s.Named(i, n) }, want, ino, same)
+				}
 			}
 		}
 		each := func(fn func(func(tree.Ino) error) error) func(tree.Ino) ([]tree.Ino, error) {
@@ -127,6 +163,61 @@ func compare[T any](t *testing.T, what string, got, want func(tree.Ino) ([]T, er
 	}
 	if !slices.EqualFunc(g, w, same) {
 		t.Fatalf("%s of %v: got %v, want %v", what, ino, g, w)
+	}
+}
+
+// TestReadsDuringCommits reads while transactions commit: nobody may see a
+// state from before a transaction that had returned, nor go back in time, and
+// no entry may stay that a commit has overtaken.
+func TestReadsDuringCommits(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	s.reads.init(2 << 10)
+	const last = 400
+	var returned [3]atomic.Uint64 // of each inode: the newest rank that is committed
+	rank := func(ino tree.Ino) (uint64, error) {
+		recs, err := s.Records(ino)
+		if err != nil || len(recs) == 0 {
+			return 0, err
+		}
+		if len(recs) > 1 {
+			return 0, fmt.Errorf("%d records", len(recs))
+		}
+		c, err := tree.DecodeContent(recs[0].Value)
+		return c.Rank, err
+	}
+	var g errgroup.Group
+	for n := range returned {
+		ino := inode(byte(n + 1))
+		d := tree.Dot{Actor: tree.Actor{byte(n + 1)}, Ctr: 1}
+		g.Go(func() error { // one writer for each, as callers order writes that depend on each other
+			for i := uint64(1); i <= last; i++ {
+				r := tree.Record{Key: tree.ContentKey(ino), Dot: d, Value: tree.Content{Kind: tree.File, Rank: i}.Encode()}
+				if err := s.Update(func(tx *Tx) error { return tx.Apply(tree.Change{Put: []tree.Record{r}}) }); err != nil {
+					return err
+				}
+				returned[n].Store(i)
+			}
+			return nil
+		})
+		for range 2 {
+			g.Go(func() error {
+				for seen := uint64(0); seen < last; {
+					least := max(seen, returned[n].Load())
+					var err error
+					if seen, err = rank(ino); err != nil {
+						return err
+					}
+					if seen < least {
+						return fmt.Errorf("inode %d: read %d after %d", n, seen, least)
+					}
+				}
+				return nil
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -13,16 +13,18 @@ import (
 // Tx is a set of writes that happen together. It is valid inside the function
 // given to [Store.Update] only.
 type Tx struct {
-	txn *badger.Txn
-	err error // the first error; later writes do nothing
+	txn   *badger.Txn
+	delta *delta // what it changes of the tree
+	err   error  // the first error; later writes do nothing
 }
 
 // Update runs fn and then makes its writes visible and safe from kill -9, all
 // or none. It reports [ErrTooBig] if there are too many for one transaction.
 func (s *Store) Update(fn func(*Tx) error) error {
+	d := s.reads.delta()
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
-	tx := &Tx{txn: txn}
+	tx := &Tx{txn: txn, delta: d}
 	err := fn(tx)
 	if tx.err != nil { // what fn returned may only be a consequence
 		err = fmt.Errorf("write to database: %w", tx.err)
@@ -33,7 +35,10 @@ func (s *Store) Update(fn func(*Tx) error) error {
 	if err != nil {
 		return err
 	}
-	if err := txn.Commit(); err != nil {
+	d.leave()
+	err = txn.Commit()
+	d.enter(err == nil)
+	if err != nil {
 		return fmt.Errorf("write to database: %w", err)
 	}
 	return nil
@@ -69,6 +74,7 @@ func (t *Tx) Apply(ch tree.Change) error {
 			recount[kd.Key.Ino()] = struct{}{}
 		}
 		t.delete(key)
+		t.delta.drop(kd)
 	}
 	for _, r := range ch.Put {
 		key := recordKey(r.Key, r.Dot)
@@ -88,10 +94,12 @@ func (t *Tx) Apply(ch tree.Change) error {
 				t.set(append([]byte{'d'}, ino[:]...), nil)
 			}
 			t.set(placeKey(r.Key, r.Dot, l), []byte{flags})
+			t.delta.place(r.Key.Ino(), l)
 		case 'C':
 			recount[r.Key.Ino()] = struct{}{}
 		}
 		t.set(key, r.Value)
+		t.delta.put(r)
 	}
 	for ino := range recount {
 		if err := t.recount(ino); err != nil {
@@ -116,6 +124,7 @@ func (t *Tx) dropPlace(key []byte, k tree.Key, d tree.Dot, recount map[tree.Ino]
 			return fmt.Errorf("%w: link record: %w", ErrDamaged, err)
 		}
 		t.delete(placeKey(k, d, l))
+		t.delta.place(k.Ino(), l)
 		if l.Dir {
 			recount[k.Ino()] = struct{}{}
 		}
@@ -129,9 +138,12 @@ func (t *Tx) recount(ino tree.Ino) error {
 	if t.err != nil {
 		return t.err
 	}
-	recs, err := records(t.txn, append([]byte{'r'}, ino[:]...))
-	if err != nil {
-		return err
+	recs := t.delta.ino(ino).is
+	if !t.delta.ino(ino).known {
+		var err error
+		if recs, err = records(t.txn, append([]byte{'r'}, ino[:]...)); err != nil {
+			return err
+		}
 	}
 	contents, dir := 0, false
 	for _, r := range recs {
@@ -195,6 +207,11 @@ func (s *Store) get(k []byte) (v []byte, err error) {
 	return v, nil
 }
 
+// pieceKey is the row of piece n of the value under prefix.
+func pieceKey(prefix []byte, n uint32) []byte {
+	return binary.BigEndian.AppendUint32(prefix[:len(prefix):len(prefix)], n)
+}
+
 // setPieces stores v under prefix, cut into rows of at most pieceSize, and
 // removes what an earlier, longer value left.
 func (t *Tx) setPieces(prefix, v []byte) error {
@@ -202,7 +219,7 @@ func (t *Tx) setPieces(prefix, v []byte) error {
 	for first := true; first || len(v) > 0; first = false {
 		piece := v[:min(len(v), pieceSize)]
 		v = v[len(piece):]
-		t.set(binary.BigEndian.AppendUint32(prefix[:len(prefix):len(prefix)], n), piece)
+		t.set(pieceKey(prefix, n), piece)
 		n++
 	}
 	return t.dropPieces(prefix, n)
@@ -211,7 +228,7 @@ func (t *Tx) setPieces(prefix, v []byte) error {
 // dropPieces removes the rows of prefix from piece number from on.
 func (t *Tx) dropPieces(prefix []byte, from uint32) error {
 	for ; ; from++ {
-		k := binary.BigEndian.AppendUint32(prefix[:len(prefix):len(prefix)], from)
+		k := pieceKey(prefix, from)
 		_, err := t.txn.Get(k)
 		if errors.Is(err, badger.ErrKeyNotFound) {
 			return nil
@@ -229,7 +246,7 @@ func (t *Tx) dropPieces(prefix []byte, from uint32) error {
 func pieces(txn *badger.Txn, prefix []byte) ([]byte, error) {
 	var out []byte
 	for n := uint32(0); ; n++ {
-		item, err := txn.Get(binary.BigEndian.AppendUint32(prefix[:len(prefix):len(prefix)], n))
+		item, err := txn.Get(pieceKey(prefix, n))
 		if errors.Is(err, badger.ErrKeyNotFound) {
 			return out, nil
 		}

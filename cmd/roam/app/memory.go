@@ -1,0 +1,51 @@
+package app
+
+import (
+	"context"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+// How a daemon that has nothing to do gives memory back.
+const (
+	restTime  = 2 * time.Second // how often it is looked at
+	restAlloc = 4 << 20         // bytes allocated in that time, up to which it rests
+	restWorth = 8 << 20         // bytes that collecting may free, from which on it is worth it
+)
+
+// returnMemory gives memory back to the system whenever the daemon has come to
+// rest, until ctx ends.
+//
+// Right after 20,000 files were written the daemon held 230 MiB of which 67 MiB
+// were in use: the collector lets the heap grow to twice of what is in use, does
+// not run again while nothing is allocated, and gives pages back slowly. A limit
+// (debug.SetMemoryLimit) would bound it too, but a tree that needs more than the
+// limit would keep the collector running.
+func returnMemory(ctx context.Context) error {
+	allocs := metrics.Sample{Name: "/gc/heap/allocs:bytes"}
+	read := func() uint64 {
+		s := []metrics.Sample{allocs}
+		metrics.Read(s)
+		if s[0].Value.Kind() != metrics.KindUint64 {
+			return 0
+		}
+		return s[0].Value.Uint64()
+	}
+	tick := time.NewTicker(restTime)
+	defer tick.Stop()
+	var last, returned uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		now := read()
+		if now-last < restAlloc && now-returned > restWorth {
+			debug.FreeOSMemory()
+			returned = now
+		}
+		last = now
+	}
+}
