@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/roamfs/roamfs/sync/block"
 )
@@ -52,9 +55,13 @@ func (c *Cache) put(ctx context.Context, id block.ID, sealed []byte, cl class, f
 	}
 	if err != nil {
 		c.settle(room, 0)
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			// Others have filled the disk below the limit.
+			err = fmt.Errorf("%w: %w", block.ErrNoRoom, err)
+		}
 		return fmt.Errorf("put block %v: %w", id, err)
 	}
-	e.flags = flags
+	e.flags = flags | fresh
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.settleLocked(room, used)
@@ -66,29 +73,36 @@ func (c *Cache) put(ctx context.Context, id block.ID, sealed []byte, cl class, f
 // Read returns the sealed bytes of a resident block, verified; the caller owns
 // them. Without it, or if it is damaged, the error is [ErrMissing]: a damaged
 // block is set aside and counts as gone.
-func (c *Cache) Read(id block.ID) ([]byte, error) {
-	e, p, ok := c.hold(id)
+func (c *Cache) Read(id block.ID) ([]byte, error) { return c.read(id, false) }
+
+// read is Read; use says whether it counts for the order of eviction.
+func (c *Cache) read(id block.ID, use bool) ([]byte, error) {
+	e, p, ok := c.hold(id, use)
 	if !ok {
 		return nil, fmt.Errorf("block %v: %w", id, ErrMissing)
 	}
 	sealed, err := c.readEntry(id, e, p)
 	c.unhold(id)
 	if err == nil {
-		if err = block.Verify(id, sealed); err == nil {
-			return sealed, nil
-		}
+		return sealed, nil
 	}
-	if !errors.As(err, new(*block.MismatchError)) && !errors.Is(err, os.ErrNotExist) {
-		// The disk does not say that the block is bad, only that it could not
-		// be read now.
-		c.warn("read block", "block", id, "err", err)
+	if !isDamage(err) {
+		// Nothing says that the block is bad, only that it cannot be read now.
+		return nil, fmt.Errorf("read block %v: %w", id, err)
 	}
 	c.setAside(id, e, err)
 	return nil, fmt.Errorf("block %v: %w", id, ErrMissing)
 }
 
+// isDamage reports whether an error is about the block rather than the moment,
+// such as that of a process that has run out of files.
+func isDamage(err error) bool {
+	return errors.Is(err, block.ErrDamaged) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EIO)
+}
+
 // hold finds a block and keeps it from being removed until unhold.
-func (c *Cache) hold(id block.ID) (e entry, p *pack, ok bool) {
+func (c *Cache) hold(id block.ID, use bool) (e entry, p *pack, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at := c.index.Get(id)
@@ -99,7 +113,9 @@ func (c *Cache) hold(id block.ID) (e entry, p *pack, ok bool) {
 	h := c.holds[id]
 	h.readers++
 	c.holds[id] = h
-	c.order.Hit(id)
+	if use {
+		c.order.Hit(id)
+	}
 	if e.pack != 0 {
 		p = c.packs[e.pack]
 	}
@@ -114,12 +130,18 @@ func (c *Cache) unhold(id block.ID) {
 	c.setHoldLocked(id, h)
 }
 
-// readEntry reads the bytes of a block. One in a pack may have moved since it
+// readEntry reads and verifies the bytes of a block. One in a pack may have moved since it
 // was looked up; then it is looked up again.
 func (c *Cache) readEntry(id block.ID, e entry, p *pack) ([]byte, error) {
 	for e.pack != 0 {
+		if p == nil {
+			return nil, fmt.Errorf("pack %d: %w", e.pack, fs.ErrNotExist)
+		}
 		sealed, err := p.read(e)
-		if err == nil && block.Verify(id, sealed) == nil {
+		if err == nil {
+			err = block.Verify(id, sealed)
+		}
+		if err == nil {
 			return sealed, nil
 		}
 		c.mu.Lock()
@@ -130,14 +152,18 @@ func (c *Cache) readEntry(id block.ID, e entry, p *pack) ([]byte, error) {
 		next := c.packs[now.pack]
 		c.mu.Unlock()
 		if now.same(e) || next == nil {
-			if err == nil {
-				err = block.Verify(id, sealed)
-			}
 			return nil, err
 		}
 		e, p = now, next
 	}
-	return os.ReadFile(c.filePath(id))
+	sealed, err := os.ReadFile(c.filePath(id))
+	if err == nil {
+		err = block.Verify(id, sealed)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return sealed, nil
 }
 
 // setAside takes a block that cannot be read out of the index.

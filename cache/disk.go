@@ -82,11 +82,11 @@ func (c *Cache) chargeDir(n int) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// At least 1 where a file system counts nothing for directories, for 0 means not
+	// made; and never less, so that calls that overtake one another do no harm.
+	size = max(size, 1, c.accounts.dirs[n])
 	c.accounts.used += size - c.accounts.dirs[n]
-	c.accounts.dirs[n] = max(size, 1)
-	if size == 0 { // a file system that counts nothing for directories
-		c.accounts.used++
-	}
+	c.accounts.dirs[n] = size
 }
 
 // writeFile puts a block into a file of its own and returns what it is charged.
@@ -134,9 +134,9 @@ func (c *Cache) writeSmall(name string, data []byte) error {
 	}
 	path := filepath.Join(c.dir, name)
 	temp := filepath.Join(c.dir, "."+name)
-	err := os.WriteFile(temp, data, 0o600)
+	err := writeDurably(temp, data)
 	if err == nil {
-		err = os.Rename(temp, path)
+		err = errors.Join(os.Rename(temp, path), syncPath(c.dir))
 	}
 	if err != nil {
 		c.settle(room, 0)
@@ -148,6 +148,19 @@ func (c *Cache) writeSmall(name string, data []byte) error {
 	c.settleLocked(room, size-c.accounts.files[name])
 	c.accounts.files[name] = size
 	return nil
+}
+
+// writeDurably writes a file that is whole after a power cut once it was renamed.
+func writeDurably(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // bootID names one run of the kernel.

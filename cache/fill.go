@@ -24,7 +24,7 @@ type fill struct {
 // room can be had for them. It returns soon when ctx ends.
 func (c *Cache) Get(ctx context.Context, id block.ID, p Priority) ([]byte, error) {
 	for {
-		sealed, err := c.Read(id)
+		sealed, err := c.read(id, p != Background)
 		if err == nil || !errors.Is(err, ErrMissing) || c.fetcher == nil {
 			return sealed, err
 		}
@@ -49,7 +49,8 @@ func (c *Cache) Get(ctx context.Context, id block.ID, p Priority) ([]byte, error
 	}
 }
 
-// errAbandoned is how a fill ends that nobody waits for any more.
+// errAbandoned is how a fill ends whose last waiter gave up. Who joined it since
+// begins another.
 var errAbandoned = errors.New("nobody waits for the block any more")
 
 // join returns the fill of a block, begun if there is none, with one waiter more.
@@ -95,8 +96,10 @@ func (c *Cache) run(ctx context.Context, f *fill, id block.ID, p Priority) {
 	if err == nil {
 		if len(data) == 0 || len(data) > block.MaxSealed {
 			err = fmt.Errorf("fetch block %v: %d bytes: %w", id, len(data), block.ErrDamaged)
-		} else if err = block.Verify(id, data); err != nil {
-			err = fmt.Errorf("fetch block: %w", err)
+		} else if !c.verified {
+			if err = block.Verify(id, data); err != nil {
+				err = fmt.Errorf("fetch block: %w", err)
+			}
 		}
 	}
 	if err == nil {
@@ -109,7 +112,7 @@ func (c *Cache) run(ctx context.Context, f *fill, id block.ID, p Priority) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.fills, id)
-	if err != nil && f.waiters == 0 {
+	if err != nil && ctx.Err() != nil && c.ctx.Err() == nil {
 		err = errAbandoned
 	}
 	f.data, f.err = data, err

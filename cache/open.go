@@ -27,7 +27,7 @@ const (
 // state directory.
 func Open(dir string, o Options) (*Cache, error) {
 	c := &Cache{
-		dir: dir, keep: o.Keep, fetcher: o.Fetcher, prover: o.Prover, overhead: o.Overhead, log: o.Log,
+		dir: dir, keep: o.Keep, fetcher: o.Fetcher, verified: o.Verified, prover: o.Prover, overhead: o.Overhead, log: o.Log,
 		notes: notifier{changed: o.Changed},
 		kick:  make(chan struct{}, 1), lane: make(chan struct{}, 1), sweeping: make(chan struct{}, 1),
 		order: evict.New(), holds: map[block.ID]hold{}, busy: map[block.ID]chan struct{}{},
@@ -54,9 +54,16 @@ func (c *Cache) load() error {
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return err
 	}
-	since, err := c.loadState()
+	since, clean, err := c.loadState()
 	if err != nil {
 		return err
+	}
+	if !clean {
+		// What a killed process had not synced must not pass for durable. First, since
+		// blocks for extents are allocated only now.
+		if err := c.syncAll(); err != nil {
+			return err
+		}
 	}
 	top, err := os.ReadDir(c.dir)
 	if err != nil {
@@ -85,7 +92,19 @@ func (c *Cache) load() error {
 			c.warn("order of eviction not restored", "err", err)
 		}
 	}
-	return c.writeState("open")
+	if err := c.writeState("open"); !errors.Is(err, block.ErrNoRoom) {
+		return err
+	}
+	// More is here than the limit allows. Without a state file, the next start
+	// verifies everything.
+	if err := remove(filepath.Join(c.dir, stateName)); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.freedLocked(c.accounts.files[stateName])
+	delete(c.accounts.files, stateName)
+	return nil
 }
 
 func fanout(name string) (int, bool) {
@@ -114,30 +133,31 @@ func (c *Cache) chargeOther(e fs.DirEntry) error {
 }
 
 // loadState reads the state file. Files modified after since have to be verified,
-// because the machine went down since the last sync; forever in the future
-// means that none need be.
-func (c *Cache) loadState() (since time.Time, err error) {
+// because the machine may have gone down since the last sync; forever in the future
+// means that none need be. Clean is whether the last session made everything durable.
+func (c *Cache) loadState() (since time.Time, clean bool, err error) {
 	path := filepath.Join(c.dir, stateName)
 	far := time.Unix(1<<40, 0)
 	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return far, nil
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) == 0 {
+		return time.Time{}, false, nil // new, or lost with the power
 	}
 	if err != nil {
-		return far, err
+		return far, false, err
 	}
 	lines := strings.Split(string(b), "\n")
 	if lines[0] != stateTitle {
-		return far, fmt.Errorf("%w: %q", ErrVersion, lines[0])
+		return far, false, fmt.Errorf("%w: %q", ErrVersion, lines[0])
 	}
-	if len(lines) >= 3 && (lines[2] == "clean" || lines[1] == "boot "+bootID()) {
-		return far, nil
+	clean = len(lines) >= 3 && lines[2] == "clean"
+	if clean || len(lines) >= 3 && lines[1] == "boot "+bootID() {
+		return far, clean, nil
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return far, err
+		return far, false, err
 	}
-	return info.ModTime().Add(-2 * time.Second), nil
+	return info.ModTime().Add(-2 * time.Second), false, nil
 }
 
 func (c *Cache) writeState(how string) error {
@@ -181,8 +201,12 @@ func (c *Cache) loadDir(n int, name string, since time.Time) error {
 			}
 			continue
 		}
-		c.accounts.used += roundUp(size)
-		c.insertLocked(id, entry{size: uint32(size), pages: uint16(roundUp(size) / pageSize), flags: durable}, false)
+		charge := roundUp(size)
+		if n, err := allocated(path); err == nil {
+			charge = max(charge, roundUp(n))
+		}
+		c.accounts.used += charge
+		c.insertLocked(id, entry{size: uint32(size), pages: uint16(charge / pageSize), flags: durable}, false)
 	}
 	return nil
 }
@@ -212,7 +236,7 @@ func (c *Cache) loadPacks(since time.Time) error {
 			return err
 		}
 	}
-	if p := c.packs[c.tail.next-1]; p != nil { // go on with the newest
+	if p := c.packs[c.tail.next-1]; p != nil && !p.damaged { // go on with the newest
 		c.tail.pack = p
 	}
 	return nil
@@ -229,19 +253,31 @@ func (r renamed) Name() string { return r.name }
 func (c *Cache) loadPack(num uint32, since time.Time) error {
 	p, size, err := c.openPack(num)
 	if errors.Is(err, fs.ErrInvalid) {
-		// Not even its header was written.
+		// It ends before the first entry.
 		return remove(c.packPath(num))
 	}
 	if err != nil {
 		return err
 	}
-	c.packs[num] = p
 	info, err := p.file.Stat()
 	if err != nil {
-		return err
+		return errors.Join(err, p.file.Close())
 	}
+	verify := info.ModTime().After(since) || p.damaged
+	if p.damaged {
+		found := false
+		p.scan(size, true, func(_ int64, h header) { found = found || !h.removed })
+		if !found { // of a later version, or nothing that can be read: not ours to remove
+			c.warn("unknown pack left alone", "pack", num)
+			n, err := allocated(c.packPath(num))
+			c.accounts.used += n
+			return errors.Join(err, p.file.Close())
+		}
+		c.warn("pack with a damaged header", "pack", num)
+	}
+	c.packs[num] = p
 	p.live = packHeader
-	p.end = p.scan(size, info.ModTime().After(since), func(off int64, h header) {
+	p.end = p.scan(size, verify, func(off int64, h header) {
 		if h.removed {
 			return
 		}
@@ -292,17 +328,19 @@ func (c *Cache) Close() error {
 		c.mu.Unlock()
 		return nil
 	}
+	c.closed = true // nothing is put any more
 	c.mu.Unlock()
+	c.stop()
+	c.fillers.Wait()
 	err := c.Sync()
 	if e := c.writeSmall(orderName, c.snapshot()); e != nil && !errors.Is(e, block.ErrNoRoom) {
 		err = errors.Join(err, e)
 	}
-	err = errors.Join(err, c.writeState("clean"))
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.stop()
-	c.fillers.Wait()
+	if err == nil {
+		if err = c.writeState("clean"); errors.Is(err, block.ErrNoRoom) {
+			err = nil // then the next start takes it for not clean, which is safe
+		}
+	}
 	return errors.Join(err, c.closePacks())
 }
 

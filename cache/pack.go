@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -10,10 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/roamfs/roamfs/cache/internal/idmap"
 	"github.com/roamfs/roamfs/sync/block"
 )
 
@@ -44,11 +47,13 @@ type pack struct {
 	gate  sync.RWMutex
 	tidy  sync.Mutex // see the package comment
 
-	end    int64 // where the next entry begins
-	live   int64 // bytes of the header and of the entries that are in the index
-	charge int64 // allocated bytes
-	fresh  bool  // has entries that are not synced
-	gone   bool  // being emptied: nothing is appended, and nobody else empties it
+	end     int64 // where the next entry begins
+	live    int64 // bytes of the header and of the entries that are in the index
+	charge  int64 // allocated bytes
+	fresh   bool  // has entries that are not synced
+	damaged bool  // its header is: nothing is appended, and each entry was verified
+
+	gone bool // being emptied: nothing is appended, and nobody else empties it
 }
 
 // tail is the pack that is appended to.
@@ -156,37 +161,40 @@ type header struct {
 	removed bool
 }
 
-// readHeader reads the header of the entry at off; ok is false if none is there.
-func (p *pack) readHeader(off int64) (h header, ok bool) {
+// readHeader reads what is the header of an entry at off, if there is one: then
+// magic says whether it begins like one, and ok whether its check is right too.
+func (p *pack) readHeader(off int64) (h header, magic, ok bool) {
 	var b [entryHeader]byte
 	if _, err := p.file.ReadAt(b[:], off); err != nil {
-		return h, false
-	}
-	if string(b[:4]) != entryMagic || binary.LittleEndian.Uint32(b[44:]) != entryCheck(p.nonce, b[:]) {
-		return h, false
+		return h, false, false
 	}
 	h.size = int64(binary.LittleEndian.Uint32(b[8:]))
 	h.removed = b[4] == stateRemoved
 	copy(h.id[:], b[12:44])
-	return h, h.size > 0 && h.size < block.MaxSealed
+	magic = string(b[:4]) == entryMagic
+	return h, magic, magic && binary.LittleEndian.Uint32(b[44:]) == entryCheck(p.nonce, b[:])
 }
 
 // scan calls fn for each entry of the pack. Where there is none it looks for the
-// next, and accepts one only if its block verifies. It returns where the last ends.
+// next. It returns where the last ends. An entry that does not follow on another
+// one, or whose header is damaged, is accepted only if its block verifies, and
+// so are all if verify is true: a bit that flips, in the nonce say, does not lose what is good.
 func (p *pack) scan(size int64, verify bool, fn func(off int64, h header)) (end int64) {
 	off, lost := int64(packHeader), false
 	end = off
 	for off+entryHeader <= size {
-		h, ok := p.readHeader(off)
-		if ok && off+entrySize(h.size) > size {
-			ok = false
-		}
-		if ok && !h.removed && (lost || verify) {
+		h, magic, good := p.readHeader(off)
+		fits := h.size > 0 && h.size < PackBelow && off+entrySize(h.size) <= size
+		ok := fits && good
+		switch {
+		case !fits:
+		case good && h.removed:
+			ok = !lost // else nothing shows that these bytes are an entry
+		case h.removed:
+		case !good && (magic || !lost), good && (lost || verify):
 			sealed := make([]byte, h.size)
 			_, err := p.file.ReadAt(sealed, off+entryHeader)
 			ok = err == nil && block.Verify(h.id, sealed) == nil
-		} else if ok && h.removed && lost {
-			ok = false // nothing shows that these bytes are an entry
 		}
 		if !ok {
 			lost = true
@@ -309,15 +317,18 @@ func (c *Cache) emptyPack(p *pack) error {
 		e  entry
 	}
 	var left []moved
-	c.mu.Lock()
-	size := p.end
-	c.mu.Unlock()
-	p.scan(size, false, func(off int64, h header) {
-		if !h.removed {
-			left = append(left, moved{h.id, entry{pack: p.num, off: uint32(off), size: uint32(h.size)}})
-		}
-	})
-	needSync := false
+	// The index says what is in it, not the headers, which may be damaged.
+	for from, more := idmap.Handle(0), true; more; more = from != 0 {
+		c.mu.Lock()
+		from = c.index.Scan(from, 4096, func(h idmap.Handle) {
+			if e := c.index.Val(h); e.pack == p.num {
+				left = append(left, moved{*c.index.Key(h), *e})
+			}
+		})
+		c.mu.Unlock()
+	}
+	slices.SortFunc(left, func(a, b moved) int { return cmp.Compare(a.e.off, b.e.off) })
+	into := map[uint32]bool{}
 	for _, m := range left {
 		c.mu.Lock()
 		h := c.index.Get(m.id)
@@ -334,15 +345,24 @@ func (c *Cache) emptyPack(p *pack) error {
 		if busy {
 			return errLater
 		}
-		err := c.moveEntry(p, m.id, m.e)
+		to, err := c.moveEntry(p, m.id, m.e)
 		c.unclaim(m.id)
 		if err != nil {
 			return err
 		}
-		needSync = needSync || m.e.flags&durable != 0
+		if to != 0 {
+			into[to] = true
+		}
 	}
-	if needSync {
-		if err := c.syncPacks(); err != nil {
+	// Always, and here: a Sync under way may have taken the originals for the
+	// copies, or be about to sync the copies and not have done so yet.
+	for num := range into {
+		if err := syncPath(c.packPath(num)); err != nil {
+			return err
+		}
+	}
+	if len(into) > 0 {
+		if err := syncPath(c.dirPath(dirPacks)); err != nil {
 			return err
 		}
 	}
@@ -358,33 +378,37 @@ func (c *Cache) emptyPack(p *pack) error {
 	return nil
 }
 
-// moveEntry copies one block, which is claimed, to the newest pack.
-func (c *Cache) moveEntry(p *pack, id block.ID, e entry) error {
+// moveEntry copies one block, which is claimed, to the newest pack, whose number
+// it returns. It returns 0 if the block was damaged and is gone.
+func (c *Cache) moveEntry(p *pack, id block.ID, e entry) (uint32, error) {
 	sealed, err := p.read(e)
 	if err == nil {
 		err = block.Verify(id, sealed)
 	}
+	if err != nil && !isDamage(err) {
+		return 0, err
+	}
 	if err != nil {
 		c.unfit(id, e, err)
-		return nil
+		return 0, nil
 	}
 	room := packRoom(int64(len(sealed)))
 	if err := c.reserve(c.ctx, room, forUpkeep); err != nil {
-		return errors.Join(errLater, err)
+		return 0, errors.Join(errLater, err)
 	}
 	n, used, err := c.appendPack(id, sealed)
 	c.settle(room, used)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	n.flags = e.flags
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h := c.index.Get(id); h != 0 {
+		n.flags = c.index.Val(h).flags
 		*c.index.Val(h) = n
 	}
 	p.live -= entrySize(int64(e.size))
-	return nil
+	return n.pack, nil
 }
 
 // openPack opens an existing pack; a file that is none is left alone.
@@ -398,16 +422,14 @@ func (c *Cache) openPack(num uint32) (*pack, int64, error) {
 	if err == nil {
 		_, err = f.ReadAt(head[:], 0)
 	}
-	if errors.Is(err, io.EOF) || (err == nil && string(head[:8]) != packMagic) {
+	if errors.Is(err, io.EOF) || err == nil && info.Size() <= packHeader+entryHeader {
 		return nil, 0, errors.Join(fs.ErrInvalid, f.Close())
-	}
-	if err == nil && head[8] != packVersion {
-		err = fmt.Errorf("%w: pack of version %d", ErrVersion, head[8])
 	}
 	if err != nil {
 		return nil, 0, errors.Join(err, f.Close())
 	}
 	p := &pack{num: num, file: f}
+	p.damaged = string(head[:8]) != packMagic || head[8] != packVersion
 	copy(p.nonce[:], head[16:])
 	return p, info.Size(), nil
 }

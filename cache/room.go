@@ -35,6 +35,7 @@ type accounts struct {
 	waiting bool          // a writer waits in the lane: nobody passes it
 	changed chan struct{} // closed when room was freed or something may have become provable
 	barren  time.Time     // until then a search for room is known to be in vain
+	idle    time.Time     // until then a reader does not search: it has just been in vain
 	recheck time.Time     // from then on a reader may have held blocks looked at again
 }
 
@@ -137,7 +138,7 @@ func (c *Cache) freedLocked(n int64) {
 }
 
 func (c *Cache) announceRoomLocked() {
-	c.accounts.barren = time.Time{}
+	c.accounts.barren, c.accounts.idle = time.Time{}, time.Time{}
 	close(c.accounts.changed)
 	c.accounts.changed = make(chan struct{})
 }
@@ -272,9 +273,9 @@ func (c *Cache) reserveFetched(ctx context.Context, n int64) error {
 		c.accounts.recheck = now.Add(time.Second)
 		held = maxBatch
 	}
-	waiting := c.accounts.waiting
+	waiting, idle := c.accounts.waiting, time.Now().Before(c.accounts.idle)
 	c.mu.Unlock()
-	if waiting || c.hopeless(n) {
+	if waiting || idle || c.hopeless(n) {
 		return c.noRoom(n)
 	}
 	short, cancel := context.WithTimeout(ctx, fetchedFor)
@@ -286,7 +287,9 @@ func (c *Cache) reserveFetched(ctx context.Context, n int64) error {
 			return nil
 		}
 	}
-	c.setBarren(barrenFor / 4)
+	c.mu.Lock()
+	c.accounts.idle = time.Now().Add(barrenFor / 4)
+	c.mu.Unlock()
 	return c.noRoom(n)
 }
 

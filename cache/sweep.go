@@ -18,6 +18,7 @@ type sweep struct {
 	want  int64 // bytes that are needed
 	held  int   // how many blocks that were held before may be looked at again
 	asked bool  // something was there to be proven
+	err   error // of the Prover, when it was asked last
 }
 
 // again lets up to n blocks that were held be looked at again.
@@ -36,9 +37,9 @@ func (s *sweep) step(ctx context.Context) (freed int64, more bool, err error) {
 	defer func() { <-c.sweeping }()
 	c.mu.Lock()
 	before := c.accounts.freed
-	if s.held > 0 {
+	if s.held > 0 { // each at most once, however many are allowed
+		s.held = min(s.held, c.order.Stats().Held)
 		s.held -= c.order.ReleaseHeld(min(s.held, maxBatch))
-		s.held = min(s.held, maxBatch)
 	}
 	var ids []block.ID
 	var bytes int64
@@ -59,10 +60,11 @@ func (s *sweep) step(ctx context.Context) (freed int64, more bool, err error) {
 	})
 	c.mu.Unlock()
 	if len(ids) == 0 {
-		return 0, false, nil
+		return 0, false, s.err
 	}
 	s.asked = true
 	proofs, err := c.prover.Prove(ctx, ids)
+	s.err = err
 	gone := c.drop(proofs)
 	if gone > 0 {
 		c.compact()

@@ -36,9 +36,17 @@ const syncOneByOne = 8
 func (c *Cache) Sync() error {
 	c.syncing.Lock()
 	defer c.syncing.Unlock()
+	begun := time.Now()
 	c.mu.Lock()
 	u := c.unsynced
 	c.unsynced = unsynced{}
+	for _, ids := range [][]block.ID{u.files, u.packs} {
+		for _, id := range ids {
+			if at := c.index.Get(id); at != 0 {
+				c.index.Val(at).flags &^= fresh
+			}
+		}
+	}
 	c.mu.Unlock()
 	if len(u.files)+len(u.packs) == 0 {
 		return nil
@@ -57,7 +65,7 @@ func (c *Cache) Sync() error {
 	var added []block.ID
 	for _, ids := range [][]block.ID{u.files, u.packs} {
 		for _, id := range ids {
-			if at := c.index.Get(id); at != 0 && c.index.Val(at).flags&durable == 0 {
+			if at := c.index.Get(id); at != 0 && c.index.Val(at).flags&(durable|fresh) == 0 {
 				c.index.Val(at).flags |= durable
 				added = append(added, id)
 			}
@@ -66,8 +74,8 @@ func (c *Cache) Sync() error {
 	c.notes.add(event{added: added})
 	c.mu.Unlock()
 	c.notes.deliver()
-	now := time.Now()
-	if err := os.Chtimes(filepath.Join(c.dir, stateName), now, now); err != nil {
+	c.measureFiles(u.files)
+	if err := os.Chtimes(filepath.Join(c.dir, stateName), begun, begun); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("sync blocks: %w", err)
 	}
 	return nil
@@ -78,11 +86,7 @@ func (c *Cache) syncFiles(ids []block.ID) error {
 		return nil
 	}
 	if len(ids) > syncOneByOne {
-		d, err := os.Open(c.dir)
-		if err != nil {
-			return err
-		}
-		return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
+		return c.syncAll()
 	}
 	dirs := map[string]bool{c.dir: true}
 	for _, id := range ids {
@@ -98,6 +102,35 @@ func (c *Cache) syncFiles(ids []block.ID) error {
 		}
 	}
 	return nil
+}
+
+// syncAll syncs the whole file system.
+func (c *Cache) syncAll() error {
+	d, err := os.Open(c.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
+}
+
+// measureFiles charges what block files take now: the file system allocates
+// when it writes back, and may then need blocks for a file's extents.
+func (c *Cache) measureFiles(ids []block.ID) {
+	for _, id := range ids {
+		n, err := allocated(c.filePath(id))
+		if err != nil {
+			continue // evicted
+		}
+		c.mu.Lock()
+		if at := c.index.Get(id); at != 0 {
+			if e := c.index.Val(at); e.pack == 0 && n > int64(e.pages)*pageSize {
+				pages := uint16(roundUp(n) / pageSize)
+				c.accounts.used += int64(pages-e.pages) * pageSize
+				e.pages = pages
+			}
+		}
+		c.mu.Unlock()
+	}
 }
 
 // syncPath syncs a file or directory; one that was removed needs no sync.
@@ -149,49 +182,68 @@ func (c *Cache) syncPacks() error {
 // reported as held. What was made here is synced by whoever made it.
 const syncEvery = 250 * time.Millisecond
 
+// How soon what was held is looked at again by Run, doubling while that is in vain.
+const (
+	againFirst = time.Second
+	againMost  = 30 * time.Second
+)
+
 // Run keeps some room free ahead of the writers, makes what was fetched durable
 // and empties wasteful packs, until ctx ends.
 func (c *Cache) Run(ctx context.Context) error {
 	tick := time.NewTicker(syncEvery)
 	defer tick.Stop()
+	wait, next := againFirst, time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-c.kick:
-			c.ahead(ctx)
+			c.mu.Lock()
+			if c.accounts.recheck.IsZero() { // Reconsider was called
+				c.accounts.recheck = time.Now()
+				wait, next = againFirst, time.Time{}
+			}
+			c.mu.Unlock()
 		case <-tick.C:
 			if err := c.Sync(); err != nil {
 				c.warn("sync", "err", err)
 			}
 			c.compact()
 		}
+		held := 0
+		if now := time.Now(); now.After(next) {
+			held, next = 16*maxBatch, now.Add(wait)
+		}
+		if c.ahead(ctx, held) > 0 {
+			wait = againFirst
+		} else if held > 0 {
+			wait = min(2*wait, againMost)
+		}
 	}
 }
 
-// ahead evicts until the headroom is free, as far as that can be proven.
-func (c *Cache) ahead(ctx context.Context) {
+// ahead evicts until the headroom is free, as far as that can be proven, and
+// looks again at up to held blocks that could not be before. It returns what it freed.
+func (c *Cache) ahead(ctx context.Context, held int) (freed int64) {
 	if c.keep || c.prover == nil {
-		return
+		return 0
 	}
+	s := sweep{c: c, held: held}
 	for ctx.Err() == nil {
 		over := c.overhead()
 		c.mu.Lock()
 		a := &c.accounts
-		short := a.headroom(over) - a.free(over, forLocal)
-		barren := time.Now().Before(a.barren)
+		s.want = a.headroom(over) - a.free(over, forLocal)
 		c.mu.Unlock()
-		if short <= 0 || barren {
-			return
+		if s.want <= 0 {
+			return freed
 		}
-		s := sweep{c: c, want: short}
-		freed, more, _ := s.step(ctx)
+		n, more, _ := s.step(ctx)
+		freed += n
 		if !more {
-			c.setBarren(barrenFor / 4)
-			return
-		}
-		if freed == 0 && !more {
-			return
+			return freed
 		}
 	}
+	return freed
 }

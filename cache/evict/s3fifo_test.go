@@ -7,8 +7,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/roamfs/roamfs/cache/evict"
 	"pgregory.net/rapid"
+
+	"github.com/roamfs/roamfs/cache/evict"
 )
 
 func id(n int) (k [32]byte) {

@@ -109,7 +109,7 @@ func (t *Table) fly(ctx context.Context, f *flight, ino tree.Ino, e chunk.Extent
 	t.hint(ino, e.ID)
 	sealed, err := get(ctx, e.ID)
 	if err == nil {
-		f.data, err = t.o.Keys.Open(e.ID, block.Data, sealed)
+		f.data, err = t.o.Keys.OpenVerified(e.ID, block.Data, sealed) // by Blocks
 	}
 	if err == nil && int64(len(f.data)) != e.Len {
 		err = fmt.Errorf("block %v holds %d bytes, not %d: %w", e.ID, len(f.data), e.Len, block.ErrDamaged)

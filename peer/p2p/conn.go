@@ -45,6 +45,13 @@ func (h *Host) conn(nc network.Conn) *conn {
 		return nil
 	}
 	h.mu.Lock()
+	c := h.conns[nc]
+	h.mu.Unlock()
+	if c != nil {
+		return c
+	}
+	way := pathOf(nc.RemoteMultiaddr()) // asks the kernel: not under the lock
+	h.mu.Lock()
 	defer h.mu.Unlock()
 	if c := h.conns[nc]; c != nil {
 		return c
@@ -52,8 +59,8 @@ func (h *Host) conn(nc network.Conn) *conn {
 	if h.closed || nc.IsClosed() {
 		return nil
 	}
-	c := &conn{
-		h: h, nc: nc, dev: dev, path: pathOf(nc.RemoteMultiaddr()), opened: time.Now(),
+	c = &conn{
+		h: h, nc: nc, dev: dev, path: way, opened: time.Now(),
 		dead: make(chan struct{}), up: make(chan struct{}), check: make(chan struct{}, 1),
 		streams: make(map[*stream]struct{}),
 	}

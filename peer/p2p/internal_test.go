@@ -67,6 +67,23 @@ func TestPathNames(t *testing.T) {
 	}
 }
 
+func TestPathOnLink(t *testing.T) {
+	_, link, err := net.ParseCIDR("8.8.8.0/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for a, want := range map[string]string{
+		"/ip4/8.8.8.8/tcp/1":         "lan tcp", // a public address, but on our own link
+		"/ip4/8.8.8.8/udp/1/quic-v1": "lan quic",
+		"/ip4/8.8.9.8/udp/1/quic-v1": "quic",
+		"/dns4/nas.example/tcp/3":    "tcp",
+	} {
+		if got := pathOver(addrs(t, a)[0], []*net.IPNet{link}).String(); got != want {
+			t.Errorf("%s: %q, want %q", a, got, want)
+		}
+	}
+}
+
 func TestUsableAddrs(t *testing.T) {
 	dev := device.ID{1}
 	pid, err := peerOf(dev)

@@ -95,6 +95,17 @@ func (k *Keys) Open(id ID, t Type, sealed []byte) ([]byte, error) {
 	if err := Verify(id, sealed); err != nil {
 		return nil, err
 	}
+	return k.OpenVerified(id, t, sealed)
+}
+
+// OpenVerified is [Keys.Open] for sealed bytes that were compared with id since
+// they came from a disk or the network, as those are that a cache returns: it
+// does not hash them again for that. They were sealed by the hive in any case, or
+// it fails with [ErrDamaged]; but whether as block id is the caller's word.
+func (k *Keys) OpenVerified(id ID, t Type, sealed []byte) ([]byte, error) {
+	if len(sealed) < Overhead || len(sealed) > MaxSealed {
+		return nil, fmt.Errorf("open block %v of %d bytes: %w", id, len(sealed), ErrDamaged)
+	}
 	plain, err := k.open(t, sealed)
 	if err != nil {
 		return nil, fmt.Errorf("open block %v: %w", id, err)

@@ -137,6 +137,7 @@ func (k *Keeper) look() error {
 
 // Adopted tells the keeper which inodes another device has changed.
 func (k *Keeper) Adopted(inos []tree.Ino) {
+	k.alone.changed(inos)
 	if k.cfg.Archive {
 		k.fetch.push(inos...)
 	}
@@ -146,7 +147,7 @@ func (k *Keeper) Adopted(inos []tree.Ino) {
 func (k *Keeper) Wrote(ino tree.Ino) { k.alone.push(ino) }
 
 // Heard tells the keeper that another device said what it holds.
-func (k *Keeper) Heard() { k.alone.poke() }
+func (k *Keeper) Heard() { k.alone.heard() }
 
 // Reconnected tells the keeper that a device can be reached (again).
 func (k *Keeper) Reconnected() { k.fetch.retry() }

@@ -102,7 +102,7 @@ func Open(dir string, o Options) (*Store, error) {
 		WithValueThreshold(pieceSize * 2).
 		WithCompression(options.ZSTD).
 		WithZSTDCompressionLevel(1).
-		WithBlockCacheSize(16 << 20).
+		WithBlockCacheSize(8 << 20).
 		WithNumGoroutines(2).
 		WithDetectConflicts(false). // writers are ordered by the replica
 		WithMetricsEnabled(false).

@@ -4,8 +4,9 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/roamfs/roamfs/cache/internal/idmap"
 	"pgregory.net/rapid"
+
+	"github.com/roamfs/roamfs/cache/internal/idmap"
 )
 
 // key makes keys that collide often: few distinct home places.

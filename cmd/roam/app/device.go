@@ -93,6 +93,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	if d.cache, err = cache.Open(s.Blocks(), cache.Options{
 		Limit: limit, Keep: archive,
 		Fetcher: fetcher{d}, Prover: prover{d},
+		Verified: true, // by peer.Exchange, which drops and names who sends something else
 		Overhead: d.overhead.bytes,
 		Changed:  func(added, gone []block.ID) { d.exchange.Announce(added, gone) },
 		Log:      log,

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -43,6 +44,7 @@ func returnMemory(ctx context.Context) error {
 		}
 		now := read()
 		if now-last < restAlloc && now-returned > restWorth {
+			runtime.GC() // what a sync.Pool holds goes with the second collection
 			debug.FreeOSMemory()
 			returned = now
 		}
