@@ -2,6 +2,8 @@ package copies
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"maps"
 	"sync"
 	"time"
@@ -10,14 +12,17 @@ import (
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
-// alone is the set of inodes whose content may be on this device only. An
-// inode leaves it once every block of it was reported by another device.
+// alone is the account of what is on this device only: the inodes of which some
+// block was not reported by any other device, or which no other device knows to
+// exist. Where it cannot tell it says that something is here only.
 type alone struct {
-	mu    sync.Mutex
-	in    map[tree.Ino]suspect
-	gen   uint64
-	stale bool // what is known of the inodes in the set may be wrong by now
-	wake  chan struct{}
+	mu      sync.Mutex
+	in      map[tree.Ino]suspect
+	touched map[tree.Ino]uint64 // changed by other devices, to be looked at; with gen as of then
+	gen     uint64              // grows with each change of in and touched from outside
+	due     bool                // the whole tree is to be looked at
+	looking bool                // it is being looked at
+	wake    chan struct{}
 }
 
 // suspect is an inode that may be here only.
@@ -26,8 +31,14 @@ type suspect struct {
 	gen   uint64 // tells whether it was written again while it was looked at
 }
 
-func (a *alone) init() { a.in, a.wake = map[tree.Ino]suspect{}, make(chan struct{}, 1) }
+func (a *alone) init() {
+	a.in, a.touched = map[tree.Ino]suspect{}, map[tree.Ino]uint64{}
+	a.wake = make(chan struct{}, 1)
+	a.due = true
+	a.poke()
+}
 
+// push enters inodes that were written here.
 func (a *alone) push(inos ...tree.Ino) {
 	a.mu.Lock()
 	for _, ino := range inos {
@@ -38,42 +49,30 @@ func (a *alone) push(inos ...tree.Ino) {
 	a.poke()
 }
 
-// heard says that other devices may hold what they did not before.
-func (a *alone) heard() {
+// touch has inodes looked at that other devices changed.
+func (a *alone) touch(inos ...tree.Ino) {
 	a.mu.Lock()
-	a.stale = true
+	for _, ino := range inos {
+		a.gen++
+		a.touched[ino] = a.gen
+	}
 	a.mu.Unlock()
 	a.poke()
 }
 
-// changed says that another device has changed inodes, of which some may be in the set.
-func (a *alone) changed(inos []tree.Ino) {
+// again has the whole tree looked at.
+func (a *alone) again() {
 	a.mu.Lock()
-	known := 0
-	for _, ino := range inos {
-		if _, ok := a.in[ino]; ok {
-			a.gen++
-			a.in[ino] = suspect{-1, a.gen}
-			known++
-		}
-	}
+	a.due = true
 	a.mu.Unlock()
-	if known > 0 {
-		a.poke()
-	}
+	a.poke()
 }
 
-// unseen returns what was not looked at yet.
-func (a *alone) unseen() map[tree.Ino]suspect {
+// settled reports whether everything that is known was looked at.
+func (a *alone) settled() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := map[tree.Ino]suspect{}
-	for ino, s := range a.in {
-		if s.bytes < 0 {
-			out[ino] = s
-		}
-	}
-	return out
+	return !a.due && !a.looking && len(a.touched) == 0
 }
 
 // all returns the set as it is now.
@@ -84,16 +83,61 @@ func (a *alone) all() map[tree.Ino]suspect {
 }
 
 // found notes how much of an inode is here only, unless it was written since.
-func (a *alone) found(ino tree.Ino, gen uint64, bytes int64) {
+func (a *alone) found(ino tree.Ino, gen uint64, o only) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.in[ino].gen != gen {
 		return
 	}
-	if bytes > 0 {
-		a.in[ino] = suspect{bytes, gen}
+	if o.alone {
+		a.in[ino] = suspect{o.bytes, gen}
 	} else {
 		delete(a.in, ino)
+	}
+}
+
+// seen ends what touch began, unless the inode was touched again.
+func (a *alone) seen(ino tree.Ino, gen uint64, o only) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.touched[ino] != gen {
+		return
+	}
+	delete(a.touched, ino)
+	if was, ok := a.in[ino]; o.alone && (!ok || was.gen < gen) {
+		a.in[ino] = suspect{o.bytes, gen}
+	}
+}
+
+// begin takes what is to be looked at: everything if full is set, else the
+// touched inodes.
+func (a *alone) begin() (full bool, gen uint64, touched map[tree.Ino]uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	full, a.due = a.due, false
+	a.looking = full
+	return full, a.gen, maps.Clone(a.touched)
+}
+
+// end replaces the account, as of gen, by a new one; nil if there is none, and
+// it is tried again.
+func (a *alone) end(gen uint64, fresh map[tree.Ino]only) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.looking = false
+	if fresh == nil {
+		a.due = true
+		return
+	}
+	for ino, was := range a.in {
+		if o, ok := fresh[ino]; was.gen <= gen && (!ok || !o.alone) {
+			delete(a.in, ino)
+		}
+	}
+	for ino, o := range fresh {
+		if was, ok := a.in[ino]; o.alone && (!ok || was.gen <= gen) {
+			a.in[ino] = suspect{o.bytes, gen}
+		}
 	}
 }
 
@@ -104,89 +148,197 @@ func (a *alone) poke() {
 	}
 }
 
-// follow looks at what was written a few times a second, and at the whole set
-// when something was heard. What was deleted since is found by the way: the
-// whole set is also looked at now and then as long as something is written. To
-// look at 10,000 inodes takes a tenth of a second, which five times a second was
-// a fifth of what making them cost; so it takes a part of the time at most.
-func (a *alone) follow(ctx context.Context, k *Keeper) {
-	var took time.Duration // for the whole set
-	var last time.Time
+// The account is looked at a few times a second at most, the whole tree every
+// few seconds, and neither takes more than a tenth of the time.
+const (
+	pause     = 200 * time.Millisecond
+	pauseFull = time.Second
+	share     = 9
+)
+
+// follow looks at the account whenever something was written or heard.
+func (k *Keeper) follow(ctx context.Context) {
+	a := &k.alone
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-a.wake:
 		}
-		begun := time.Now()
-		a.mu.Lock()
-		stale, since := a.stale, begun.Sub(last)
-		whole := stale && since >= 4*took || since >= max(5*time.Second, 50*took)
-		if whole {
-			a.stale = false
-		}
-		a.mu.Unlock()
-		if whole {
-			k.examine(a.all())
-			last, took = time.Now(), time.Since(begun)
-		} else {
-			k.examine(a.unseen())
-			if stale {
-				a.poke() // its time comes
-			}
+		began := time.Now()
+		full := k.look(ctx)
+		rest := max(pause, share*time.Since(began))
+		if full {
+			rest = max(rest, pauseFull)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(rest):
 		}
 	}
 }
 
-// examine looks once at inodes of the set.
-func (k *Keeper) examine(inos map[tree.Ino]suspect) {
-	for ino, was := range inos {
-		size, err := k.onlyHere(ino)
+// look brings the account up to date, and reports whether it went through the
+// whole tree.
+func (k *Keeper) look(ctx context.Context) (full bool) {
+	full, gen, touched := k.alone.begin()
+	if full {
+		fresh, err := k.stock()
 		if err != nil {
-			k.cfg.Log.Warn("copies of a file", "inode", ino, "err", err)
+			k.cfg.Log.Warn("taking stock of the tree", "err", err)
+			k.alone.end(gen, nil)
+			time.AfterFunc(retryAfter, k.alone.poke)
+		} else {
+			k.alone.end(gen, fresh)
+		}
+	}
+	lists := mostLists
+	for ino, was := range k.alone.all() {
+		o, err := k.onlyHere(ino, k.fetchList(ctx, &lists))
+		if err != nil {
+			k.cfg.Log.Debug("copies of a file", "inode", ino, "err", err)
 			continue // still counted: better once too often than lost
 		}
-		k.alone.found(ino, was.gen, size)
+		k.alone.found(ino, was.gen, o)
 	}
+	for ino, g := range touched {
+		o, err := k.onlyHere(ino, nil)
+		if errors.Is(err, ErrUnknown) {
+			err = nil // its list is elsewhere: where it was changed
+		}
+		if err != nil {
+			k.cfg.Log.Warn("copies of a file", "inode", ino, "err", err)
+			o = only{alone: true}
+		}
+		k.alone.seen(ino, g, o)
+	}
+	return full
 }
 
-// onlyHere returns the bytes of a file that no other device said it holds.
-func (k *Keeper) onlyHere(ino tree.Ino) (int64, error) {
-	n, err := k.cfg.Tree.Node(ino)
+// stock goes through the whole tree: what is here alone and, on an archive,
+// what is missing.
+func (k *Keeper) stock() (map[tree.Ino]only, error) {
+	fresh := map[tree.Ino]only{}
+	var missing []tree.Ino
+	err := k.cfg.Tree.Contents(func(ino tree.Ino, c tree.Content, d tree.Dot) error {
+		if k.cfg.Archive && !c.Ref.ID.IsZero() && (c.Ref.Depth > 0 || !k.cfg.Blocks.Has(c.Ref.ID)) {
+			missing = append(missing, ino) // the copier finds out which blocks of it are
+		}
+		o, err := k.onlyContent(c, d, nil)
+		if errors.Is(err, ErrUnknown) {
+			err = nil // its list is elsewhere
+		}
+		if o.alone {
+			fresh[ino] = fresh[ino].plus(o)
+		}
+		return err
+	})
 	if err != nil {
-		return 0, nil //nolint:nilerr // deleted since: nothing to lose
+		return nil, err
 	}
-	r := RefOf(n)
-	if r.ID.IsZero() {
-		return 0, nil // travels with the tree
+	for ino := range fresh {
+		if _, err := k.cfg.Tree.Node(ino); errors.Is(err, fs.ErrNotExist) {
+			delete(fresh, ino)
+		} else if err != nil {
+			return nil, err
+		}
 	}
-	parts, err := k.parts(r)
-	if err != nil {
-		return 0, err
+	if k.cfg.Archive {
+		k.fetch.push(missing...)
 	}
-	if parts == nil { // the list is not here, so it is elsewhere
-		return 0, nil
+	return fresh, nil
+}
+
+// only is what of a content is on this device alone.
+type only struct {
+	alone bool
+	bytes int64 // of blocks; 0 if just its being there is not known elsewhere
+}
+
+func (o only) plus(p only) only { return only{o.alone || p.alone, o.bytes + p.bytes} }
+
+// onlyHere tells what of a file, its conflict copies included, is on this
+// device alone. Lists that are not resident are obtained from get, if it is not nil; the
+// error is an [ErrUnknown] if one cannot be had.
+func (k *Keeper) onlyHere(ino tree.Ino, get func(block.ID) ([]byte, error)) (o only, err error) {
+	if _, err := k.cfg.Tree.Node(ino); errors.Is(err, fs.ErrNotExist) {
+		return only{}, nil // deleted since: nothing to lose
+	} else if err != nil {
+		return only{}, err
 	}
-	var only int64
+	var unknown error
+	err = k.cfg.Tree.ContentsOf(ino, func(c tree.Content, d tree.Dot) error {
+		p, err := k.onlyContent(c, d, get)
+		o = o.plus(p)
+		if errors.Is(err, ErrUnknown) {
+			unknown, err = err, nil
+		}
+		return err
+	})
+	if err == nil && !o.alone {
+		err = unknown
+	}
+	return o, err
+}
+
+// onlyContent tells what of one content, which came with the commit d, is on
+// this device alone.
+func (k *Keeper) onlyContent(c tree.Content, d tree.Dot, get func(block.ID) ([]byte, error)) (o only, err error) {
+	o.alone = !k.cfg.Tree.Shared(d)
+	if c.Ref.ID.IsZero() {
+		if o.alone {
+			o.bytes = int64(len(c.Inline))
+		}
+		return o, nil // travels with the tree
+	}
+	parts, err := k.partsFrom(Ref{c.Ref, c.Size}, get)
+	unknown := parts == nil && err == nil
+	if err != nil || unknown { // what can be told without the list
+		parts, err = []part{{c.Ref.ID, c.Size}}, nil
+	}
 	for _, p := range parts {
 		if !k.cfg.Blocks.Has(p.id) {
 			continue
 		}
-		held, err := k.cfg.Holders.HoldsAny(p.id)
+		held, err := k.heldElsewhere(p.id)
 		if err != nil {
-			return 0, err
+			return o, err
 		}
 		if !held {
-			only += max(p.bytes, 1)
+			o.alone = true
+			o.bytes += max(p.bytes, 1)
 		}
 	}
-	return only, nil
+	if unknown {
+		err = ErrUnknown
+	}
+	return o, err
 }
+
+// A list of a file that is here only in part may have been evicted, since
+// others have it. It is fetched again to tell about the rest, so many of them
+// at a time.
+const (
+	mostLists = 8
+	listWait  = time.Second
+)
+
+func (k *Keeper) fetchList(ctx context.Context, left *int) func(block.ID) ([]byte, error) {
+	return func(id block.ID) ([]byte, error) {
+		if *left <= 0 {
+			return nil, ErrUnknown
+		}
+		*left--
+		short, cancel := context.WithTimeout(ctx, listWait)
+		defer cancel()
+		return k.cfg.Blocks.Fill(short, id)
+	}
+}
+
+// Settled reports whether [Keeper.Waiting] tells all: false while the whole
+// tree, or what other devices changed, has still to be looked at.
+func (k *Keeper) Settled() bool { return k.alone.settled() }
 
 // Waiting returns the files of which something is on this device only, and the
 // bytes of that.
@@ -194,13 +346,14 @@ func (k *Keeper) Waiting() (files, bytes int64) {
 	for ino, was := range k.alone.all() {
 		n := was.bytes
 		if n < 0 { // written just now
-			var err error
-			if n, err = k.onlyHere(ino); err == nil && n == 0 {
+			o, err := k.onlyHere(ino, nil)
+			if err == nil && !o.alone {
 				continue
 			}
+			n = o.bytes
 		}
 		files++
-		bytes += max(n, 0)
+		bytes += n
 	}
 	return files, bytes
 }
@@ -220,19 +373,64 @@ func (k *Keeper) OnlyHere(limit int) []tree.Ino {
 	return out
 }
 
+// watch are those who want to know which inodes change meanwhile.
+type watch struct {
+	mu sync.Mutex
+	of map[*watching]struct{}
+}
+
+type watching struct{ inos map[tree.Ino]struct{} }
+
+func (w *watch) note(inos ...tree.Ino) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for x := range w.of {
+		for _, ino := range inos {
+			x.inos[ino] = struct{}{}
+		}
+	}
+}
+
+func (w *watch) begin() *watching {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	x := &watching{map[tree.Ino]struct{}{}}
+	w.of[x] = struct{}{}
+	return x
+}
+
+func (w *watch) end(x *watching) map[tree.Ino]struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.of, x)
+	return x.inos
+}
+
 // Garbage returns those of ids that nothing in the tree refers to, as far as
 // the tree and the extra live blocks can tell; none if that cannot be told.
-// Extra is called after the tree was looked at.
+//
+// Extra calls back with the blocks that are needed beside those of the tree. It
+// is called before and after the tree was looked at, and what was committed or
+// adopted meanwhile is looked at last: a block that goes from "being
+// written" to "in the tree" at any time is seen in one of the three.
 func (k *Keeper) Garbage(ids []block.ID, extra func(func(block.ID))) ([]block.ID, error) {
 	dead := make(map[block.ID]struct{}, len(ids))
 	for _, id := range ids {
 		dead[id] = struct{}{}
 	}
-	extra(func(id block.ID) { delete(dead, id) })
-	if err := k.Live(func(id block.ID) { delete(dead, id) }); err != nil {
+	needed := func(id block.ID) { delete(dead, id) }
+	x := k.watch.begin()
+	defer k.watch.end(x)
+	extra(needed)
+	if err := k.Live(needed); err != nil {
 		return nil, err
 	}
-	extra(func(id block.ID) { delete(dead, id) }) // a commit may have gone from "under way" to "in the tree" and back between
+	extra(needed)
+	for ino := range k.watch.end(x) {
+		if err := k.cfg.Tree.ContentsOf(ino, func(c tree.Content, _ tree.Dot) error { return k.live(c, needed) }); err != nil {
+			return nil, err
+		}
+	}
 	out := make([]block.ID, 0, len(dead))
 	for _, id := range ids {
 		if _, ok := dead[id]; ok {

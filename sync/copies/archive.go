@@ -3,7 +3,6 @@ package copies
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"sync"
 	"time"
 
@@ -23,11 +22,12 @@ const retryAfter = 10 * time.Second
 
 // queue is a set of inodes in the order in which they came.
 type queue struct {
-	mu    sync.Mutex
-	order []tree.Ino
-	in    map[tree.Ino]struct{}
-	later map[tree.Ino]struct{} // failed: tried again after a while or when a device connects
-	wake  chan struct{}
+	mu      sync.Mutex
+	order   []tree.Ino
+	in      map[tree.Ino]struct{}
+	later   map[tree.Ino]struct{} // failed: tried again after a while or when a device connects
+	running int                   // taken and neither done nor failed
+	wake    chan struct{}
 }
 
 func (q *queue) init() {
@@ -38,13 +38,17 @@ func (q *queue) init() {
 func (q *queue) push(inos ...tree.Ino) {
 	q.mu.Lock()
 	for _, ino := range inos {
-		if _, ok := q.in[ino]; !ok {
-			q.in[ino] = struct{}{}
-			q.order = append(q.order, ino)
-		}
+		q.pushLocked(ino)
 	}
 	q.mu.Unlock()
 	q.poke()
+}
+
+func (q *queue) pushLocked(ino tree.Ino) {
+	if _, ok := q.in[ino]; !ok {
+		q.in[ino] = struct{}{}
+		q.order = append(q.order, ino)
+	}
 }
 
 func (q *queue) poke() {
@@ -54,7 +58,7 @@ func (q *queue) poke() {
 	}
 }
 
-// take removes the oldest inode.
+// take removes the oldest inode. Whoever takes it calls done.
 func (q *queue) take() (ino tree.Ino, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -64,90 +68,92 @@ func (q *queue) take() (ino tree.Ino, ok bool) {
 	ino = q.order[0]
 	q.order = q.order[1:]
 	delete(q.in, ino)
+	delete(q.later, ino)
+	q.running++
 	return ino, true
 }
 
-func (q *queue) fail(ino tree.Ino) {
+// done ends what take began; what failed is tried again later.
+func (q *queue) done(ino tree.Ino, failed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.later[ino] = struct{}{}
+	q.running--
+	if failed {
+		q.later[ino] = struct{}{}
+	}
 }
 
+// retry queues again what failed.
 func (q *queue) retry() {
 	q.mu.Lock()
-	again := make([]tree.Ino, 0, len(q.later))
 	for ino := range q.later {
-		again = append(again, ino)
+		q.pushLocked(ino)
 	}
 	clear(q.later)
 	q.mu.Unlock()
-	if len(again) > 0 {
-		q.push(again...)
-	}
+	q.poke()
 }
 
 func (q *queue) len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.order) + len(q.later)
+	return len(q.order) + len(q.later) + q.running
 }
 
-// Run looks at the whole tree once and then follows it until ctx ends. Only an
+// Run takes stock of the whole tree and then follows it until ctx ends. Only an
 // archive copies; every device keeps account of what is on it alone.
 func (k *Keeper) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		if err := k.look(); err != nil {
-			return err
-		}
-		k.alone.follow(ctx, k)
-		return nil
-	})
+	g.Go(func() error { k.follow(ctx); return nil })
 	if k.cfg.Archive {
 		g.Go(func() error { k.copy(ctx); return nil })
 	}
 	return g.Wait()
 }
 
-// look takes stock: what is missing on an archive, what is here alone.
-func (k *Keeper) look() error {
-	var missing, own []tree.Ino
-	err := k.cfg.Tree.Contents(func(ino tree.Ino, c tree.Content) error {
-		switch {
-		case c.Ref.ID.IsZero():
-		case k.cfg.Blocks.Has(c.Ref.ID):
-			own = append(own, ino)
-			if c.Ref.Depth > 0 {
-				missing = append(missing, ino) // the copier finds out which blocks of it are
-			}
-		default:
-			missing = append(missing, ino)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if k.cfg.Archive {
-		k.fetch.push(missing...)
-	}
-	k.alone.push(own...)
-	return nil
-}
-
 // Adopted tells the keeper which inodes another device has changed.
 func (k *Keeper) Adopted(inos []tree.Ino) {
-	k.alone.changed(inos)
+	k.watch.note(inos...)
 	if k.cfg.Archive {
 		k.fetch.push(inos...)
 	}
+	k.alone.touch(inos...)
 }
 
 // Wrote tells the keeper that this device has committed content to an inode.
-func (k *Keeper) Wrote(ino tree.Ino) { k.alone.push(ino) }
+func (k *Keeper) Wrote(ino tree.Ino) {
+	k.watch.note(ino)
+	k.alone.push(ino)
+}
 
-// Heard tells the keeper that another device said what it holds.
-func (k *Keeper) Heard() { k.alone.heard() }
+// Heard tells the keeper that another device said what it holds, or what it
+// knows of the tree.
+func (k *Keeper) Heard() { k.alone.poke() }
+
+// Lost tells the keeper that another device said it no longer holds ids.
+func (k *Keeper) Lost(ids []block.ID) {
+	for _, id := range ids {
+		if !k.cfg.Blocks.Has(id) {
+			continue
+		}
+		if held, err := k.heldElsewhere(id); err != nil || !held {
+			k.LostAll() // which files it belongs to is not known
+			return
+		}
+	}
+}
+
+// LostAll tells the keeper that what it believes of other devices is to be
+// looked at anew.
+func (k *Keeper) LostAll() { k.alone.again() }
+
+// Dropped tells the keeper that blocks are no longer on this device. An archive
+// gives up none by itself: they were damaged, and are brought here again.
+func (k *Keeper) Dropped() {
+	if k.cfg.Archive {
+		k.alone.again()
+	}
+}
 
 // Reconnected tells the keeper that a device can be reached (again).
 func (k *Keeper) Reconnected() { k.fetch.retry() }
@@ -182,24 +188,25 @@ func (k *Keeper) copy(ctx context.Context) {
 		}
 		running.Go(func() {
 			defer func() { <-files }()
-			if err := k.copyFile(ctx, ino, slots); err != nil && ctx.Err() == nil {
+			err := k.copyFile(ctx, ino, slots)
+			if err != nil && ctx.Err() == nil {
 				k.cfg.Log.Debug("copy waits", "inode", ino, "err", err)
-				k.fetch.fail(ino)
 			}
+			k.fetch.done(ino, err != nil)
 		})
 	}
 }
 
-// copyFile brings every block of a file here.
+// copyFile brings every block of a file here, those of its conflict copies too.
+// A block that cannot be had keeps no other from coming.
 func (k *Keeper) copyFile(ctx context.Context, ino tree.Ino, slots chan struct{}) error {
-	n, err := k.cfg.Tree.Node(ino)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // deleted since, or nothing that is shown
-	}
-	if err != nil {
+	var all []Ref
+	if err := k.cfg.Tree.ContentsOf(ino, func(c tree.Content, _ tree.Dot) error {
+		all = append(all, Ref{c.Ref, c.Size})
+		return nil
+	}); err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
 	fill := func(id block.ID) ([]byte, error) {
 		select {
 		case <-ctx.Done():
@@ -209,16 +216,20 @@ func (k *Keeper) copyFile(ctx context.Context, ino tree.Ino, slots chan struct{}
 		defer func() { <-slots }()
 		return k.cfg.Blocks.Fill(ctx, id)
 	}
+	var g errgroup.Group
 	g.SetLimit(parallel)
-	err = k.blocks(RefOf(n), fill, func(id block.ID) error {
-		if k.cfg.Blocks.Has(id) {
+	var errs []error
+	for _, r := range all {
+		errs = append(errs, k.blocks(r, fill, func(id block.ID) error {
+			if k.cfg.Blocks.Has(id) {
+				return nil
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			g.Go(func() error { _, err := fill(id); return err })
 			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		g.Go(func() error { _, err := fill(id); return err })
-		return nil
-	})
-	return errors.Join(g.Wait(), err)
+		}))
+	}
+	return errors.Join(append(errs, g.Wait())...)
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/roamfs/roamfs/peer/device"
 	"github.com/roamfs/roamfs/sync/block"
@@ -21,10 +22,15 @@ import (
 
 // Tree is the replicated tree, as far as it is needed here.
 type Tree interface {
-	// Contents calls fn with every content that current versions refer to.
-	Contents(fn func(ino tree.Ino, c tree.Content) error) error
+	// Contents calls fn with every content that current versions refer to,
+	// conflict copies too, inode by inode, and the commit that it came with.
+	Contents(fn func(ino tree.Ino, c tree.Content, d tree.Dot) error) error
+	// ContentsOf is Contents for one inode.
+	ContentsOf(ino tree.Ino, fn func(c tree.Content, d tree.Dot) error) error
 	// Node returns an inode as it is shown, or fs.ErrNotExist.
 	Node(ino tree.Ino) (tree.Node, error)
+	// Shared reports whether another device said that it knows the commit d.
+	Shared(d tree.Dot) bool
 }
 
 // Blocks is the cache of this device.
@@ -39,17 +45,19 @@ type Blocks interface {
 // Holders is what other devices said that they hold.
 type Holders interface {
 	Holders(id block.ID) ([]device.ID, error)
-	HoldsAny(id block.ID) (bool, error)
 }
 
-// Config is what a [Keeper] needs. All fields but Log are required.
+// Config is what a [Keeper] needs. All fields but Counts and Log are required.
 type Config struct {
 	Tree    Tree
 	Blocks  Blocks
 	Holders Holders
 	Keys    *block.Keys
 	Archive bool // copy everything here
-	Log     *slog.Logger
+	// Counts tells whether what a device holds counts as a copy: not that of a
+	// device which does not belong any more. nil: all count.
+	Counts func(dev device.ID) bool
+	Log    *slog.Logger
 }
 
 // Keeper is safe for concurrent use. Its fields after New: alone and fetch have
@@ -58,6 +66,7 @@ type Keeper struct {
 	cfg   Config
 	fetch queue // archive: inodes whose content may be missing here
 	alone alone // inodes whose content may be on this device only
+	watch watch // inodes that change while garbage is looked for
 }
 
 // New returns a keeper that has looked at nothing yet; see [Keeper.Run].
@@ -68,6 +77,7 @@ func New(cfg Config) *Keeper {
 	k := &Keeper{cfg: cfg}
 	k.fetch.init()
 	k.alone.init()
+	k.watch.of = map[*watching]struct{}{}
 	return k
 }
 
@@ -103,13 +113,42 @@ func (k *Keeper) blocks(r Ref, get func(block.ID) ([]byte, error), fn func(block
 // [ErrUnknown] if the list of some file is not resident, so that what the file
 // refers to cannot be told.
 func (k *Keeper) Live(fn func(block.ID)) error {
-	return k.cfg.Tree.Contents(func(_ tree.Ino, c tree.Content) error {
-		err := k.blocks(Ref{c.Ref, c.Size}, k.cfg.Blocks.Read, func(id block.ID) error { fn(id); return nil })
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrUnknown, err)
+	return k.cfg.Tree.Contents(func(_ tree.Ino, c tree.Content, _ tree.Dot) error { return k.live(c, fn) })
+}
+
+// live is Live for one content.
+func (k *Keeper) live(c tree.Content, fn func(block.ID)) error {
+	err := k.blocks(Ref{c.Ref, c.Size}, k.cfg.Blocks.Read, func(id block.ID) error { fn(id); return nil })
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	return nil
+}
+
+// Learn brings the lists of a content here, so that [Keeper.Where] can tell
+// which blocks it consists of.
+func (k *Keeper) Learn(ctx context.Context, r Ref) error {
+	return k.blocks(r, func(id block.ID) ([]byte, error) {
+		if sealed, err := k.cfg.Blocks.Read(id); err == nil {
+			return sealed, nil
 		}
-		return nil
-	})
+		return k.cfg.Blocks.Fill(ctx, id)
+	}, func(block.ID) error { return nil })
+}
+
+// holders returns the devices whose copy of a block counts.
+func (k *Keeper) holders(id block.ID) ([]device.ID, error) {
+	devs, err := k.cfg.Holders.Holders(id)
+	if err != nil || k.cfg.Counts == nil {
+		return devs, err
+	}
+	return slices.DeleteFunc(devs, func(dev device.ID) bool { return !k.cfg.Counts(dev) }), nil
+}
+
+// heldElsewhere reports whether another device that counts said it holds a block.
+func (k *Keeper) heldElsewhere(id block.ID) (bool, error) {
+	devs, err := k.holders(id)
+	return len(devs) > 0, err
 }
 
 // ErrUnknown means that it cannot be told here which blocks the tree needs.
@@ -121,7 +160,9 @@ type Where struct {
 	Missing int                // blocks that are not here
 	Local   int64              // bytes of content that are here
 	Holders map[device.ID]Held // other devices
-	Listed  bool               // all blocks are known; else Local and Held count what is known
+	// Listed says that all blocks are known. Else Local and Held.Bytes are what
+	// is known, Blocks counts the first list alone, and nobody is Complete.
+	Listed bool
 }
 
 // Held is what one device holds of a content.
@@ -142,9 +183,9 @@ func (k *Keeper) Where(r Ref, ask func(ids []block.ID) map[device.ID][]bool) (Wh
 	if err != nil {
 		return w, err
 	}
-	if parts == nil { // the list is elsewhere: whoever has it is asked about it alone
+	if parts == nil { // the list is elsewhere: whoever has it has some of the content
 		w.Listed = false
-		parts = []part{{r.ID, r.Size}}
+		parts = []part{{r.ID, 0}}
 	}
 	w.Blocks = len(parts)
 	count := map[device.ID]int{}
@@ -175,7 +216,7 @@ func (k *Keeper) Where(r Ref, ask func(ids []block.ID) map[device.ID][]bool) (Wh
 		}
 	}
 	for _, p := range parts {
-		devs, err := k.cfg.Holders.Holders(p.id)
+		devs, err := k.holders(p.id)
 		if err != nil {
 			return w, err
 		}
@@ -186,7 +227,7 @@ func (k *Keeper) Where(r Ref, ask func(ids []block.ID) map[device.ID][]bool) (Wh
 		}
 	}
 	for dev, h := range w.Holders {
-		h.Complete = count[dev] == len(parts)
+		h.Complete = w.Listed && count[dev] == len(parts)
 		h.Bytes = min(h.Bytes, r.Size)
 		w.Holders[dev] = h
 	}
@@ -201,15 +242,18 @@ type part struct {
 
 // parts returns the distinct blocks of a content with the bytes of content that
 // each stands for, or nil if the list is not resident.
-func (k *Keeper) parts(r Ref) ([]part, error) {
+func (k *Keeper) parts(r Ref) ([]part, error) { return k.partsFrom(r, nil) }
+
+// partsFrom is parts, with get, if it is not nil, for lists that are not resident.
+func (k *Keeper) partsFrom(r Ref, get func(block.ID) ([]byte, error)) ([]part, error) {
 	if r.Depth == 0 {
 		return []part{{r.ID, r.Size}}, nil
 	}
 	open := func(id block.ID) ([]byte, error) {
-		if !k.cfg.Blocks.Has(id) {
-			return nil, ErrUnknown
-		}
 		sealed, err := k.cfg.Blocks.Read(id)
+		if err != nil && get != nil {
+			sealed, err = get(id)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
 		}
@@ -235,7 +279,7 @@ func (k *Keeper) parts(r Ref) ([]part, error) {
 		if errors.Is(err, ErrUnknown) {
 			return nil, nil
 		}
-		return nil, err
+		return nil, fmt.Errorf("list of a file: %w", err)
 	}
 	err := chunk.Walk(r.Depth, r.ID, r.Size, 0, r.Size, open, func(_ int64, e chunk.Extent) error {
 		if !e.Hole {

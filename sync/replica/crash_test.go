@@ -41,13 +41,14 @@ func TestKillBetweenTransactionsOfACommit(t *testing.T) {
 	n := hive(t, 2)
 	w := connect(n[0], n[1])
 	n[0].mkdir("d")
-	for i := range 700 {
+	for i := range 400 {
 		n[0].write(fmt.Sprintf("d/old%03d", i), "before")
 	}
 	agree(t, n...)
 	w.disconnect()
 	n[0].stop() // so that all of it is one commit
-	for i := range 700 {
+	n[0].stop = func() {}
+	for i := range 400 {
 		n[0].rm(fmt.Sprintf("d/old%03d", i))
 		n[0].write(fmt.Sprintf("d/new%03d", i), "after")
 	}
@@ -74,7 +75,6 @@ func TestKillBetweenTransactionsOfACommit(t *testing.T) {
 		t.Fatalf("after a kill the device shows\n%.2000s\nwant\n%.2000s", got, want)
 	}
 	agree(t, n[0], n[1], killed)
-	n[0].stop = func() {}
 }
 
 // last returns the newest commit that the device has made.
@@ -181,7 +181,7 @@ func TestTemporaryFilesBeforePublish(t *testing.T) {
 	n := hive(t, 1)[0]
 	n.stop() // a slow disk: nothing is published meanwhile
 	n.stop = func() {}
-	for range 7000 {
+	for range 4000 {
 		n.write("tmp", "x")
 		n.rm("tmp")
 	}

@@ -281,29 +281,58 @@ func (r *Replica) loadLocals() error {
 	})
 }
 
-// Contents calls fn with every content record of the tree, conflict copies
-// too: the content that current versions refer to. Snaps in link records, which
-// stand in for content that a concurrent delete removed, are included.
-func (r *Replica) Contents(fn func(ino tree.Ino, c tree.Content) error) error {
+// Contents calls fn with every content of the tree, inode by inode, and the
+// commit that it came with: the content that current versions refer to, that of conflict
+// copies, and the snaps in link records, which stand in for content that a
+// concurrent delete removed.
+func (r *Replica) Contents(fn func(ino tree.Ino, c tree.Content, d tree.Dot) error) error {
 	snap := r.st.Snapshot()
 	defer snap.Release()
 	return snap.Scan(nil, nil, func(rec tree.Record) error {
-		switch rec.Key.Type() {
-		case 'C':
-			c, err := tree.DecodeContent(rec.Value)
-			if err != nil {
-				return fmt.Errorf("%w: content record: %w", store.ErrDamaged, err)
-			}
-			return fn(rec.Key.Ino(), c)
-		case 'L':
-			l, err := tree.DecodeLink(rec.Value)
-			if err != nil {
-				return fmt.Errorf("%w: link record: %w", store.ErrDamaged, err)
-			}
-			if l.Snap != nil {
-				return fn(rec.Key.Ino(), *l.Snap)
-			}
+		c, err := contentOf(&rec)
+		if err != nil || c == nil {
+			return err
 		}
-		return nil
+		return fn(rec.Key.Ino(), *c, rec.Dot)
 	})
+}
+
+// ContentsOf is Contents for one inode.
+func (r *Replica) ContentsOf(ino tree.Ino, fn func(c tree.Content, d tree.Dot) error) error {
+	recs, err := r.st.Records(ino)
+	if err != nil {
+		return err
+	}
+	for i := range recs {
+		c, err := contentOf(&recs[i])
+		if err != nil {
+			return err
+		}
+		if c == nil {
+			continue
+		}
+		if err := fn(*c, recs[i].Dot); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// contentOf returns the content that a record holds, or nil.
+func contentOf(rec *tree.Record) (*tree.Content, error) {
+	switch rec.Key.Type() {
+	case tree.TypeContent:
+		c, err := tree.DecodeContent(rec.Value)
+		if err != nil {
+			return nil, fmt.Errorf("%w: content record: %w", store.ErrDamaged, err)
+		}
+		return &c, nil
+	case tree.TypeLink:
+		l, err := tree.DecodeLink(rec.Value)
+		if err != nil {
+			return nil, fmt.Errorf("%w: link record: %w", store.ErrDamaged, err)
+		}
+		return l.Snap, nil
+	}
+	return nil, nil
 }

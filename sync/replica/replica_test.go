@@ -32,19 +32,19 @@ type node struct {
 }
 
 // hive makes n devices of one hive, all members, none connected.
-func hive(t testing.TB, n int) []*node {
-	t.Helper()
+func hive(tb testing.TB, n int) []*node {
+	tb.Helper()
 	owner, err := device.Generate()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var out []*node
 	for i := range n {
 		key, err := device.Generate()
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
-		d := &node{t: t, dir: t.TempDir(), key: key, actor: device.NewActor(key.ID(), [16]byte{byte(i)})}
+		d := &node{t: tb, dir: tb.TempDir(), key: key, actor: device.NewActor(key.ID(), [16]byte{byte(i)})}
 		label := fmt.Sprint("dev", i)
 		if i == 0 {
 			d.log, err = device.NewHive(owner.Private(), key.ID(), label, device.Cache, d.actor, time.Now())
@@ -54,16 +54,16 @@ func hive(t testing.TB, n int) []*node {
 			}
 		}
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		out = append(out, d)
 	}
 	for _, d := range out { // everybody knows everybody
 		if _, err := d.log.Merge(out[0].log.Encode()); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		d.open()
-		t.Cleanup(d.close)
+		tb.Cleanup(d.close)
 	}
 	return out
 }
@@ -160,15 +160,15 @@ func (w *wire) disconnect() {
 }
 
 // agree waits until the nodes have one state and compares what they show.
-func agree(t testing.TB, nodes ...*node) {
-	t.Helper()
+func agree(tb testing.TB, nodes ...*node) {
+	tb.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for {
 		states := map[[32]byte]bool{}
 		for _, d := range nodes {
 			_, s, err := d.State()
 			if err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 			states[s] = true
 		}
@@ -177,16 +177,16 @@ func agree(t testing.TB, nodes ...*node) {
 		}
 		if time.Now().After(deadline) {
 			for i, d := range nodes {
-				t.Logf("node %d: %v\n%s", i, d.known(), d.listing())
+				tb.Logf("node %d: %v\n%s", i, d.known(), d.listing())
 			}
-			t.Fatal("the nodes do not come to one state")
+			tb.Fatal("the nodes do not come to one state")
 		}
 		<-time.After(5 * time.Millisecond)
 	}
 	want := nodes[0].listing()
 	for i, d := range nodes[1:] {
 		if got := d.listing(); got != want {
-			t.Fatalf("node 0 shows\n%snode %d shows\n%s", want, i+1, got)
+			tb.Fatalf("node 0 shows\n%snode %d shows\n%s", want, i+1, got)
 		}
 	}
 }
@@ -331,11 +331,11 @@ func TestEditOutlivesDelete(t *testing.T) {
 	n := hive(t, 2)
 	w := connect(n[0], n[1])
 	defer w.disconnect()
-	n[0].mkdir("d")
-	n[0].write("d/f.txt", "first")
+	n[0].mkdir("e")
+	n[0].write("e/f.txt", "first")
 	n[0].write("mine", "first")
 	agree(t, n...)
-	open, err := n[0].Resolve("d/f.txt")
+	open, err := n[0].Resolve("e/f.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +343,7 @@ func TestEditOutlivesDelete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n[1].rm("d/f.txt")
+	n[1].rm("e/f.txt")
 	agree(t, n...)
 	c := tree.Content{Kind: tree.File, Size: 6, Inline: []byte("second"), Mode: 0o600}
 	got, err := n[0].Write(open.Ino, open.Base, c, true)
@@ -351,7 +351,7 @@ func TestEditOutlivesDelete(t *testing.T) {
 		t.Fatalf("write to what was deleted elsewhere: %v", err)
 	}
 	agree(t, n...)
-	if l := n[1].listing(); !strings.Contains(l, `/d/f.txt file 600 6 1 "second"`) {
+	if l := n[1].listing(); !strings.Contains(l, `/e/f.txt file 600 6 1 "second"`) {
 		t.Fatalf("the edit is not in\n%s", l)
 	}
 	n[0].rm("mine")

@@ -345,7 +345,7 @@ func (s staged) each(fn func(tree.Record) error) error {
 	}
 	for {
 		part, err := readPiece(br)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -21,11 +21,11 @@ import (
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
-func open(t testing.TB, dir string) *Store {
-	t.Helper()
+func open(tb testing.TB, dir string) *Store {
+	tb.Helper()
 	s, err := Open(dir, Options{Small: true})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/roamfs/roamfs/peer/device"
@@ -38,8 +39,15 @@ func (d *live) Invite(ctx context.Context, o InviteOptions, fn func(InviteEvent)
 	case err != nil:
 		return err
 	}
-	// It is a member now; wait until it shows the tree as well.
-	err = d.await(ctx, joinWait, func() bool { _, there := d.replica.Caught(joined); return there })
+	// It is a member now. Wait until it shows the tree as well: until it says so,
+	// or has come and gone again, as a join does once it has everything.
+	came := false
+	err = d.await(ctx, shownWait, func() bool {
+		_, there := d.replica.Caught(joined)
+		here := slices.Contains(d.host.Connected(), joined)
+		came = came || here
+		return there || (came && !here)
+	})
 	if err != nil && !errors.Is(err, errNoProgress) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
@@ -47,6 +55,10 @@ func (d *live) Invite(ctx context.Context, o InviteOptions, fn func(InviteEvent)
 	fn(InviteEvent{Schema: Schema, Joined: &ref})
 	return nil
 }
+
+// shownWait is how long an invite waits for the new device to come back while
+// nothing happens; it is a member in any case.
+const shownWait = 3 * time.Second
 
 // enrol makes a device that has proved to know the code a member, and returns
 // what it needs to be one.
