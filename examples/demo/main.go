@@ -417,25 +417,30 @@ func (d *demo) edit(ctx context.Context, _ string) error {
 func (d *demo) whereis(ctx context.Context, _ string) error {
 	say("Where is a photo, and how is the laptop?")
 	path := photoPath(filepath.Join(d.laptop.mount, "photos"), 0)
-	out, err := d.laptop.command(ctx, "whereis", "--json", path)
+	// The server says what it holds in the background of everything else.
+	err := eventually(ctx, 20*time.Second, func() (bool, error) {
+		out, err := d.laptop.command(ctx, "whereis", "--json", path)
+		if err != nil {
+			return false, err
+		}
+		var w struct {
+			Holders []struct {
+				Name     string `json:"name"`
+				Complete bool   `json:"complete"`
+			} `json:"holders"`
+		}
+		if err := json.Unmarshal([]byte(out), &w); err != nil {
+			return false, err
+		}
+		for _, h := range w.Holders {
+			if h.Name == d.server.name && h.Complete {
+				return true, nil
+			}
+		}
+		return false, nil
+	})
 	if err != nil {
-		return err
-	}
-	var w struct {
-		Holders []struct {
-			Name     string `json:"name"`
-			Complete bool   `json:"complete"`
-		} `json:"holders"`
-	}
-	if err := json.Unmarshal([]byte(out), &w); err != nil {
-		return err
-	}
-	onServer := false
-	for _, h := range w.Holders {
-		onServer = onServer || (h.Name == d.server.name && h.Complete)
-	}
-	if !onServer {
-		return fmt.Errorf("whereis does not name the server: %s", out)
+		return fmt.Errorf("whereis does not name the server: %w", err)
 	}
 	for _, args := range [][]string{{"whereis", path}, {"status"}} {
 		out, err := d.laptop.command(ctx, args...)

@@ -119,26 +119,31 @@ func (a *alone) begin() (full bool, gen uint64, touched map[tree.Ino]uint64) {
 	return full, a.gen, maps.Clone(a.touched)
 }
 
-// end replaces the account, as of gen, by a new one; nil if there is none, and
-// it is tried again.
-func (a *alone) end(gen uint64, fresh map[tree.Ino]only) {
+// end replaces the account, as of gen, by a new one. What is in it and unknown
+// stays as it was.
+func (a *alone) end(gen uint64, fresh map[tree.Ino]only, unknown map[tree.Ino]struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.looking = false
-	if fresh == nil {
-		a.due = true
-		return
-	}
 	for ino, was := range a.in {
-		if o, ok := fresh[ino]; was.gen <= gen && (!ok || !o.alone) {
+		_, alone := fresh[ino]
+		_, open := unknown[ino]
+		if was.gen <= gen && !alone && !open {
 			delete(a.in, ino)
 		}
 	}
 	for ino, o := range fresh {
-		if was, ok := a.in[ino]; o.alone && (!ok || was.gen <= gen) {
+		if was, ok := a.in[ino]; !ok || was.gen <= gen {
 			a.in[ino] = suspect{o.bytes, gen}
 		}
 	}
+}
+
+// fail ends a look at the whole tree that came to nothing: it is tried again.
+func (a *alone) fail() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.looking, a.due = false, true
 }
 
 func (a *alone) poke() {
@@ -184,13 +189,13 @@ func (k *Keeper) follow(ctx context.Context) {
 func (k *Keeper) look(ctx context.Context) (full bool) {
 	full, gen, touched := k.alone.begin()
 	if full {
-		fresh, err := k.stock()
+		fresh, unknown, err := k.stock()
 		if err != nil {
 			k.cfg.Log.Warn("taking stock of the tree", "err", err)
-			k.alone.end(gen, nil)
+			k.alone.fail()
 			time.AfterFunc(retryAfter, k.alone.poke)
 		} else {
-			k.alone.end(gen, fresh)
+			k.alone.end(gen, fresh, unknown)
 		}
 	}
 	lists := mostLists
@@ -216,18 +221,18 @@ func (k *Keeper) look(ctx context.Context) (full bool) {
 	return full
 }
 
-// stock goes through the whole tree: what is here alone and, on an archive,
-// what is missing.
-func (k *Keeper) stock() (map[tree.Ino]only, error) {
-	fresh := map[tree.Ino]only{}
+// stock goes through the whole tree: what is here alone, of which files that
+// cannot be told since their list is elsewhere, and, on an archive, what is missing.
+func (k *Keeper) stock() (fresh map[tree.Ino]only, unknown map[tree.Ino]struct{}, err error) {
+	fresh, unknown = map[tree.Ino]only{}, map[tree.Ino]struct{}{}
 	var missing []tree.Ino
-	err := k.cfg.Tree.Contents(func(ino tree.Ino, c tree.Content, d tree.Dot) error {
+	err = k.cfg.Tree.Contents(func(ino tree.Ino, c tree.Content, d tree.Dot) error {
 		if k.cfg.Archive && !c.Ref.ID.IsZero() && (c.Ref.Depth > 0 || !k.cfg.Blocks.Has(c.Ref.ID)) {
 			missing = append(missing, ino) // the copier finds out which blocks of it are
 		}
 		o, err := k.onlyContent(c, d, nil)
 		if errors.Is(err, ErrUnknown) {
-			err = nil // its list is elsewhere
+			unknown[ino], err = struct{}{}, nil
 		}
 		if o.alone {
 			fresh[ino] = fresh[ino].plus(o)
@@ -235,19 +240,19 @@ func (k *Keeper) stock() (map[tree.Ino]only, error) {
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for ino := range fresh {
 		if _, err := k.cfg.Tree.Node(ino); errors.Is(err, fs.ErrNotExist) {
 			delete(fresh, ino)
 		} else if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if k.cfg.Archive {
 		k.fetch.push(missing...)
 	}
-	return fresh, nil
+	return fresh, unknown, nil
 }
 
 // only is what of a content is on this device alone.

@@ -120,7 +120,7 @@ func decodeState(b []byte) (checkpoint []byte, heads [][]byte, err error) {
 		return nil, nil, err
 	}
 	n, w := binary.Uvarint(b)
-	if w <= 0 || n > maxHeads {
+	if w <= 0 || w > 1 && b[w-1] == 0 || n > maxHeads {
 		return nil, nil, fmt.Errorf("%w: number of heads", errMessage)
 	}
 	b = b[w:]
@@ -137,10 +137,10 @@ func decodeState(b []byte) (checkpoint []byte, heads [][]byte, err error) {
 	return checkpoint, heads, nil
 }
 
-// cut takes a length and so many bytes off b.
+// cut takes a length, in its shortest spelling, and so many bytes off b.
 func cut(b []byte, limit uint64) (v, rest []byte, err error) {
 	n, w := binary.Uvarint(b)
-	if w <= 0 || n > limit || n > uint64(len(b)-w) {
+	if w <= 0 || w > 1 && b[w-1] == 0 || n > limit || n > uint64(len(b)-w) {
 		return nil, nil, fmt.Errorf("%w: bad length", errMessage)
 	}
 	return b[w : w+int(n)], b[w+int(n):], nil

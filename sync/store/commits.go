@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
@@ -153,6 +152,3 @@ func (s *Store) Heads(fn func(tree.Actor, []byte) error) error {
 		})
 	})
 }
-
-// errStop ends a scan early.
-var errStop = errors.New("stop")

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
@@ -86,18 +85,3 @@ func (s *Store) Holders(id block.ID) (out []device.ID, err error) {
 
 // Cursor returns how far a device's word was heard, nil if never.
 func (s *Store) Cursor(dev device.ID) ([]byte, error) { return s.get(cursorKey(dev)) }
-
-// HoldsAny reports whether any device said that it holds the block.
-func (s *Store) HoldsAny(id block.ID) (bool, error) {
-	found := false
-	err := s.view(func(txn *badger.Txn) error {
-		return scan(txn, append([]byte{'w'}, id[:16]...), func(*badger.Item) error {
-			found = true
-			return errStop
-		})
-	})
-	if errors.Is(err, errStop) {
-		err = nil
-	}
-	return found, err
-}

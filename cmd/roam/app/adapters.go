@@ -12,7 +12,9 @@ import (
 	"github.com/roamfs/roamfs/cache"
 	"github.com/roamfs/roamfs/fs/file"
 	"github.com/roamfs/roamfs/peer"
+	"github.com/roamfs/roamfs/peer/device"
 	"github.com/roamfs/roamfs/sync/block"
+	"github.com/roamfs/roamfs/sync/store"
 )
 
 // The parts of a device do not know each other. Here each small interface that
@@ -68,6 +70,29 @@ func (p prover) Prove(ctx context.Context, ids []block.ID) ([]cache.Proof, error
 		out = append(out, cache.Unreferenced(id))
 	}
 	return out, err
+}
+
+// holdings keeps what other devices say they hold, and tells the keeper of
+// copies when that is less than before.
+type holdings struct {
+	*store.Store
+	d *live
+}
+
+// Hold implements [peer.Holdings].
+func (h holdings) Hold(dev device.ID, added, gone []block.ID, cursor []byte) error {
+	err := h.Store.Hold(dev, added, gone, cursor)
+	if len(gone) > 0 {
+		h.d.keeper.Lost(gone)
+	}
+	return err
+}
+
+// ForgetHoldings implements [peer.Holdings].
+func (h holdings) ForgetHoldings(dev device.ID) error {
+	err := h.Store.ForgetHoldings(dev)
+	h.d.keeper.LostAll()
+	return err
 }
 
 // blocks is the cache as the files see it.

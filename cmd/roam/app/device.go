@@ -95,24 +95,24 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 		Fetcher: fetcher{d}, Prover: prover{d},
 		Verified: true, // by peer.Exchange, which drops and names who sends something else
 		Overhead: d.overhead.bytes,
-		Changed:  func(added, gone []block.ID) { d.exchange.Announce(added, gone) },
+		Changed:  d.changed,
 		Log:      log,
 	}); err != nil {
 		return d, damaged(s, "the block store", err)
 	}
 	d.keeper = copies.New(copies.Config{
 		Tree: d.replica, Blocks: copied{d.cache}, Holders: d.store,
-		Keys: d.keys, Archive: archive, Log: log,
+		Keys: d.keys, Archive: archive, Counts: d.isMember, Log: log,
 	})
 	if d.host, err = p2p.New(p2p.Config{
 		Key: d.id.key.Private(), Listen: cfg.Listen, MDNS: cfg.MDNS, Hive: d.id.members.Hive(),
-		Allowed: func(dev device.ID) bool { _, ok := d.id.members.Member(dev); return ok },
+		Allowed: d.isMember,
 		Learned: d.learned, Log: log,
 	}); err != nil {
 		return d, fmt.Errorf("network: %w", err)
 	}
 	d.exchange = peer.New(peer.Config{
-		Host: d.host, Blocks: d.cache, Holdings: d.store, Members: d.id.members.Members,
+		Host: d.host, Blocks: d.cache, Holdings: holdings{d.store, d}, Members: d.id.members.Members,
 		Self: d.id.key.ID(), Sync: d.replica, ReadTimeout: cfg.Timeout(), Log: log,
 		Heard: func(device.ID) { d.keeper.Heard(); d.cache.Reconsider() },
 	})
@@ -129,6 +129,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	}
 	d.replica.Subscribe(func(a tree.Affected) { d.keeper.Adopted(a.Inodes) })
 	d.replica.SubscribeWrites(d.keeper.Wrote)
+	d.replica.SubscribeWords(d.keeper.Heard)
 	d.host.OnChange(func(_ device.ID, up bool) {
 		if up {
 			d.keeper.Reconnected()
@@ -136,6 +137,20 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 		}
 	})
 	return d, nil
+}
+
+// isMember tells whether a device belongs to the hive now.
+func (d *live) isMember(dev device.ID) bool {
+	_, ok := d.id.members.Member(dev)
+	return ok
+}
+
+// changed passes on which blocks are durable here now and which are gone.
+func (d *live) changed(added, gone []block.ID) {
+	d.exchange.Announce(added, gone)
+	if len(gone) > 0 {
+		d.keeper.Dropped()
+	}
 }
 
 // mayBeSmall tells whether the device may have a small bound, before its role
@@ -299,7 +314,7 @@ func (d *live) drain(ctx context.Context) {
 	last, since := int64(-1), time.Now()
 	for {
 		files, bytes := d.keeper.Waiting()
-		if files == 0 || len(d.host.Connected()) == 0 || !d.anyArchive() {
+		if (files == 0 && !d.replica.Unshared()) || len(d.host.Connected()) == 0 || !d.anyArchive() {
 			return
 		}
 		if now := files + bytes; now != last {

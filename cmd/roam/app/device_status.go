@@ -54,9 +54,10 @@ func (d *live) Status(context.Context) (Status, error) {
 	}
 	slices.SortFunc(s.Peers, func(a, b PeerStatus) int { return strings.Compare(a.Name, b.Name) })
 
+	// In this order: a file goes from being written to waiting.
+	drafts, draftBytes := d.files.Pending()
 	files, bytes := d.keeper.Waiting()
 	s.Cache.OnlyHereBytes = bytes
-	drafts, draftBytes := d.files.Pending()
 	s.WaitingToCopy = Amount{Files: files + int64(drafts), Bytes: bytes + draftBytes}
 	s.SafeToStop, s.UnsafeBecause = d.safe(files, drafts)
 	return s, nil
@@ -79,6 +80,15 @@ func (d *live) safe(alone int64, drafts int) (bool, []string) {
 		default:
 			why = append(why, fmt.Sprintf("%s only on this device; copying goes on", plural(alone, "file is", "files are")))
 		}
+	}
+	if alone == 0 && d.replica.Unshared() {
+		why = append(why, "no other device has said yet that it knows the latest changes")
+	}
+	if !d.keeper.Settled() {
+		why = append(why, "still counting what exists only on this device")
+	}
+	if err := d.replica.OldCopy(); err != nil {
+		why = append(why, err.Error())
 	}
 	if n := d.keeper.Missing(); n > 0 && d.self.Role == device.Archive {
 		why = append(why, fmt.Sprintf("%s still to be copied here", plural(int64(n), "file is", "files are")))

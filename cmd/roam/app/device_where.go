@@ -33,6 +33,8 @@ func (d *live) List(ctx context.Context, name string, fn func(Entry) error) erro
 	if err != nil {
 		return err
 	}
+	lists, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
 	for _, e := range list {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -45,6 +47,7 @@ func (d *live) List(ctx context.Context, name string, fn func(Entry) error) erro
 			return err
 		}
 		n.Conflict = n.Conflict || e.Conflict
+		d.learnLists(lists, n)
 		line, err := d.entry(path.Join("/", name, e.Name), n)
 		if err != nil {
 			return err
@@ -56,24 +59,49 @@ func (d *live) List(ctx context.Context, name string, fn func(Entry) error) erro
 	return nil
 }
 
+// listTime bounds how long a listing waits altogether for the lists of the
+// blocks of its files, without which nobody can tell who has all of them.
+const listTime = 2 * time.Second
+
+// learnLists brings the lists of a file here if another device may have them.
+func (d *live) learnLists(ctx context.Context, n tree.Node) {
+	if n.Ref.Depth == 0 || len(d.host.Connected()) == 0 || ctx.Err() != nil {
+		return
+	}
+	if err := d.keeper.Learn(ctx, copies.RefOf(n)); err != nil {
+		d.log.Debug("list of a file", "inode", n.Ino, "err", err)
+	}
+}
+
 var kindWords = map[tree.Kind]string{tree.File: "file", tree.Dir: "dir", tree.Symlink: "symlink", tree.Fifo: "fifo"}
 
 // entry describes an inode under a name.
 func (d *live) entry(name string, n tree.Node) (Entry, error) {
-	n = d.files.Stat(n)
+	n, shown, _ := d.stat(n)
 	e := Entry{
-		Path: path.Join("/", name), Type: kindWords[n.Kind], Size: n.Size,
-		MTime: time.Unix(0, n.MTime).UTC(), Conflict: n.Conflict,
+		Path: path.Join("/", name), Type: kindWords[n.Kind], Size: shown.Size,
+		MTime: time.Unix(0, shown.MTime).UTC(), Conflict: n.Conflict,
 	}
 	st, err := d.stateOf(n)
 	e.State, e.LocalBytes, e.Copies = st.State, st.LocalBytes, st.Copies
 	return e, err
 }
 
+// stat returns a node as it is committed, as it is shown with what is being
+// written to it, and whether the two differ.
+func (d *live) stat(n tree.Node) (committed, shown tree.Node, drafted bool) {
+	shown = d.files.Stat(n)
+	if !slices.Equal(n.Base, shown.Base) || n.Ref != shown.Ref {
+		return shown, shown, false // it was committed since n was read
+	}
+	return n, shown, shown.Size != n.Size || shown.MTime != n.MTime
+}
+
 // stateOf says where an inode's content is, in the words of the command line.
 func (d *live) stateOf(n tree.Node) (mount.State, error) {
-	if n.Kind != tree.File {
-		return mount.State{State: StateHere, Copies: len(d.id.members.Members())}, nil
+	n, shown, drafted := d.stat(n)
+	if n.Kind == tree.Dir {
+		return mount.State{State: StateHere, Copies: 1 + len(d.others(n, copies.Where{}))}, nil
 	}
 	w, err := d.keeper.Where(copies.RefOf(n), nil)
 	if err != nil {
@@ -81,17 +109,18 @@ func (d *live) stateOf(n tree.Node) (mount.State, error) {
 	}
 	s := mount.State{LocalBytes: w.Local}
 	whole := n.Ref.ID.IsZero() || (w.Listed && w.Missing == 0)
-	others := 0
-	for dev, h := range w.Holders {
-		if h.Complete {
-			others++
-			s.Where = append(s.Where, d.name(dev))
+	others := d.others(n, w)
+	if drafted { // what is new is nowhere else
+		s.LocalBytes = shown.Size
+		if !whole {
+			s.LocalBytes = min(w.Local, shown.Size)
 		}
+		others = nil
 	}
-	if n.Ref.ID.IsZero() { // travels with the tree
-		others = len(d.id.members.Members()) - 1
+	for _, dev := range others {
+		s.Where = append(s.Where, d.name(dev))
 	}
-	s.Copies = others
+	s.Copies = len(others)
 	if whole {
 		s.Copies++
 		s.Where = append(s.Where, d.name(d.self.ID))
@@ -100,7 +129,7 @@ func (d *live) stateOf(n tree.Node) (mount.State, error) {
 	switch {
 	case n.Conflict:
 		s.State = StateConflict
-	case whole && others == 0 && len(d.id.members.Members()) > 1:
+	case drafted, whole && len(others) == 0 && len(d.id.members.Members()) > 1:
 		s.State = StateWaiting
 	case whole:
 		s.State = StateHere
@@ -112,6 +141,19 @@ func (d *live) stateOf(n tree.Node) (mount.State, error) {
 		s.State = StateElsewhere
 	}
 	return s, nil
+}
+
+// others returns the other devices that have all of a content, of which w tells
+// where its blocks are: one that has the blocks must know the tree as well.
+func (d *live) others(n tree.Node, w copies.Where) []device.ID {
+	if len(n.Base) == 0 && d.replica.Unshared() {
+		return nil // it may be part of what they do not know
+	}
+	know := d.replica.Knowing(n.Base...)
+	if n.Ref.ID.IsZero() { // travels with the tree
+		return know
+	}
+	return slices.DeleteFunc(know, func(dev device.ID) bool { return !w.Holders[dev].Complete })
 }
 
 // reachable tells whether a device that holds, or should hold, what is missing
@@ -139,29 +181,37 @@ func (d *live) Whereis(ctx context.Context, name string, verify bool) (Whereis, 
 	}
 	out := Whereis{Path: path.Join("/", name)}
 	sums := map[device.ID]*Holder{d.self.ID: {DeviceRef: d.ref(d.self.ID), This: true}}
-	files := 0
+	files, asks := 0, 0
 	complete := map[device.ID]int{}
-	var asked map[device.ID]bool
+	some := map[device.ID]bool{} // has a part, of whatever size
+	answers := map[device.ID]int{}
+	lists, cancel := context.WithTimeout(ctx, verifyTime) // for all of them
+	defer cancel()
 	add := func(n tree.Node) error {
-		n = d.files.Stat(n)
+		n, shown, drafted := d.stat(n)
 		files++
-		out.Size += n.Size
-		if n.Ref.ID.IsZero() { // travels with the tree: everybody has it
-			for _, m := range d.id.members.Members() {
-				h := holderOf(sums, d, m.ID)
-				h.Bytes += n.Size
-				complete[m.ID]++
+		out.Size += shown.Size
+		if n.Ref.ID.IsZero() {
+			out.LocalBytes += shown.Size
+			sums[d.self.ID].Bytes += shown.Size
+			complete[d.self.ID]++
+			if drafted {
+				return nil // what is being written is nowhere else
 			}
-			out.LocalBytes += n.Size
+			for _, dev := range d.others(n, copies.Where{}) {
+				holderOf(sums, d, dev).Bytes += n.Size
+				complete[dev]++
+			}
 			return nil
 		}
+		d.learnLists(lists, n)
 		var ask func([]block.ID) map[device.ID][]bool
 		if verify {
 			ask = func(ids []block.ID) map[device.ID][]bool {
 				ans := d.ask(ctx, ids)
-				asked = map[device.ID]bool{}
+				asks++
 				for dev := range ans {
-					asked[dev] = true
+					answers[dev]++
 				}
 				return ans
 			}
@@ -176,11 +226,14 @@ func (d *live) Whereis(ctx context.Context, name string, verify bool) (Whereis, 
 			complete[d.self.ID]++
 		}
 		for dev, held := range w.Holders {
-			h := holderOf(sums, d, dev)
-			h.Bytes += held.Bytes
-			if held.Complete {
-				complete[dev]++
-			}
+			holderOf(sums, d, dev).Bytes += held.Bytes
+			some[dev] = true
+		}
+		if drafted {
+			return nil
+		}
+		for _, dev := range d.others(n, w) {
+			complete[dev]++
 		}
 		return nil
 	}
@@ -193,14 +246,14 @@ func (d *live) Whereis(ctx context.Context, name string, verify bool) (Whereis, 
 	}
 	for dev, h := range sums {
 		h.Complete = complete[dev] == files
-		if h.Bytes == 0 && !h.Complete {
+		if h.Bytes == 0 && !h.Complete && !some[dev] {
 			continue
 		}
 		if h.Complete && files > 0 {
 			out.Copies++
 		}
 		if dev != d.self.ID {
-			h.Verified = asked[dev]
+			h.Verified = asks > 0 && answers[dev] == asks
 			if t := heard[dev]; !t.IsZero() {
 				h.AsOf = new(t.UTC())
 			}
@@ -276,5 +329,5 @@ func (s shown) State(ino tree.Ino) (mount.State, error) {
 	if err != nil {
 		return mount.State{}, err
 	}
-	return s.d.stateOf(s.d.files.Stat(n))
+	return s.d.stateOf(n)
 }

@@ -143,7 +143,7 @@ func appendAddresses(b []byte, addrs []string) []byte {
 
 func readAddresses(b []byte) (out []string, err error) {
 	n, w := binary.Uvarint(b)
-	if w <= 0 || n > maxAddresses {
+	if w <= 0 || w > 1 && b[w-1] == 0 || n > maxAddresses {
 		return nil, errors.New("bad number of addresses")
 	}
 	b = b[w:]
@@ -160,10 +160,11 @@ func readAddresses(b []byte) (out []string, err error) {
 	return out, nil
 }
 
-// cutBytes takes a length of at most limit and so many bytes off b.
+// cutBytes takes a length of at most limit, in its shortest spelling, and so
+// many bytes off b.
 func cutBytes(b []byte, limit uint64) (v, rest []byte, err error) {
 	n, w := binary.Uvarint(b)
-	if w <= 0 || n > limit || n > uint64(len(b)-w) {
+	if w <= 0 || w > 1 && b[w-1] == 0 || n > limit || n > uint64(len(b)-w) {
 		return nil, nil, errors.New("bad length")
 	}
 	return b[w : w+int(n)], b[w+int(n):], nil

@@ -1,0 +1,74 @@
+package app
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/roamfs/roamfs/peer/device"
+)
+
+func newWelcome(tb testing.TB) *welcome {
+	tb.Helper()
+	owner, err := device.Generate()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	key, err := device.Generate()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	members, err := device.NewHive(owner.Private(), key.ID(), "laptop", device.Cache, [8]byte{1}, time.Unix(1, 0))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return &welcome{actor: [8]byte{2}, epoch: 3, secret: [32]byte{4}, members: members, addresses: []string{"/ip4/192.0.2.1/tcp/1", ""}}
+}
+
+func TestWelcome(t *testing.T) {
+	want := newWelcome(t)
+	got, err := decodeWelcome(want.encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.actor != want.actor || got.epoch != want.epoch || got.secret != want.secret || got.members.Hash() != want.members.Hash() || !slices.Equal(got.addresses, want.addresses) {
+		t.Fatalf("got %+v, want %+v", got, want)
+	}
+	b := want.encode()
+	for i := range b {
+		if _, err := decodeWelcome(b[:i]); err == nil {
+			t.Fatalf("%d of %d bytes were taken", i, len(b))
+		}
+	}
+	if _, err := decodeWelcome(append(slices.Clone(b), 0)); err == nil {
+		t.Fatal("a byte too many was taken")
+	}
+}
+
+func FuzzDecodeWelcome(f *testing.F) {
+	f.Add(newWelcome(f).encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		w, err := decodeWelcome(b)
+		if err == nil && !bytes.Equal(w.encode(), b) {
+			t.Fatalf("%x is another spelling of %x", b, w.encode())
+		}
+	})
+}
+
+func FuzzReadAddresses(f *testing.F) {
+	f.Add(appendAddresses(nil, []string{"/ip4/192.0.2.1/tcp/1", ""}))
+	f.Add([]byte{0x80, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		addrs, err := readAddresses(b)
+		if err != nil {
+			return
+		}
+		if len(addrs) > maxAddresses {
+			t.Fatalf("%d addresses", len(addrs))
+		}
+		if !bytes.Equal(appendAddresses(nil, addrs), b) {
+			t.Fatalf("%x is another spelling", b)
+		}
+	})
+}
