@@ -1,7 +1,8 @@
 # The commands of a developer. Tools are pinned here and run from the module
 # proxy, so that go.mod lists what the program needs and nothing else.
 GO        ?= go
-LINT      ?= $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+# Not LINT, which make itself defines.
+LINTER    ?= $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 BENCHSTAT ?= $(GO) run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 FUZZTIME  ?= 30s
 BENCH     ?= .
@@ -40,10 +41,10 @@ fuzz: ## each fuzz test for FUZZTIME (30s)
 	done
 
 lint: ## check style and the direction of imports
-	$(LINT) run ./...
+	$(LINTER) run ./...
 
 fmt: ## format the code
-	$(LINT) fmt ./...
+	$(LINTER) fmt ./...
 
 bench: build needs ## benchmarks (BENCH=pattern COUNT=10 choose and repeat them), and roam against the disk
 	$(GO) test -run='^$$' -bench='$(BENCH)' -benchmem -count=$(COUNT) ./...

@@ -12,7 +12,8 @@ import (
 const (
 	restTime  = 2 * time.Second // how often it is looked at
 	restAlloc = 4 << 20         // bytes allocated in that time, up to which it rests
-	restWorth = 8 << 20         // bytes that collecting may free, from which on it is worth it
+	restWorth = 8 << 20         // bytes allocated since, from which on collecting is worth it
+	restAgain = 4               // after so many ticks of rest once more
 )
 
 // returnMemory gives memory back to the system whenever the daemon has come to
@@ -35,7 +36,9 @@ func returnMemory(ctx context.Context) error {
 	}
 	tick := time.NewTicker(restTime)
 	defer tick.Stop()
-	var last, returned uint64
+	var last, returned uint64 // what had been allocated at the tick before, and when memory was given back
+	var resting int           // ticks
+	var again bool            // what lingers after a commit is still to be given back
 	for {
 		select {
 		case <-ctx.Done():
@@ -43,11 +46,17 @@ func returnMemory(ctx context.Context) error {
 		case <-tick.C:
 		}
 		now := read()
-		if now-last < restAlloc && now-returned > restWorth {
-			runtime.GC() // what a sync.Pool holds goes with the second collection
-			debug.FreeOSMemory()
-			returned = now
+		resting++
+		if now-last > restAlloc {
+			resting = 0
 		}
 		last = now
+		first := resting > 0 && now-returned > restWorth
+		if first || again && resting >= restAgain {
+			again = first
+			returned = now
+			runtime.GC() // what a sync.Pool holds goes with the second collection
+			debug.FreeOSMemory()
+		}
 	}
 }
