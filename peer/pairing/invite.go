@@ -159,6 +159,10 @@ func (v *Inviter) end(err error) {
 	}
 }
 
+// errNoReceipt means that a device was admitted and did not say that it got the
+// welcome.
+var errNoReceipt = errors.New("no receipt")
+
 // serve runs the protocol with one device.
 func (v *Inviter) serve(ctx context.Context, dev device.ID, s p2p.Stream) {
 	defer func() { _ = s.Close() }()
@@ -170,7 +174,11 @@ func (v *Inviter) serve(ctx context.Context, dev device.ID, s p2p.Stream) {
 		return
 	}
 	if err := v.run(ctx, dev, s); err != nil {
-		v.log.Info("device not paired", "device", dev.Short(), "err", err)
+		if errors.Is(err, errNoReceipt) { // a member already; it may just have gone on
+			v.log.Info("device admitted, whether it got the welcome is not known", "device", dev.Short(), "err", err)
+		} else {
+			v.log.Info("device not paired", "device", dev.Short(), "err", err)
+		}
 		var refused refusal
 		if !errors.As(err, &refused) {
 			_ = s.Reset()
@@ -229,7 +237,7 @@ func (v *Inviter) run(ctx context.Context, dev device.ID, s p2p.Stream) error {
 	}
 	var receipt proof
 	if _, err := io.ReadFull(s, receipt[:]); err != nil {
-		return fmt.Errorf("no receipt: %w", err)
+		return fmt.Errorf("%w: %w", errNoReceipt, err)
 	}
 	if !receipt.equal(r.receipt(p)) {
 		return fmt.Errorf("%w: receipt", ErrProtocol)

@@ -181,7 +181,7 @@ func TestTemporaryFilesBeforePublish(t *testing.T) {
 	n := hive(t, 1)[0]
 	n.stop() // a slow disk: nothing is published meanwhile
 	n.stop = func() {}
-	for range 4000 {
+	for range 9000 {
 		n.write("tmp", "x")
 		n.rm("tmp")
 	}

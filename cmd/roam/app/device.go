@@ -147,6 +147,9 @@ func (d *live) isMember(dev device.ID) bool {
 
 // changed passes on which blocks are durable here now and which are gone.
 func (d *live) changed(added, gone []block.ID) {
+	if d.exchange == nil {
+		return // the device could not be opened and is being closed
+	}
 	d.exchange.Announce(added, gone)
 	if len(gone) > 0 {
 		d.keeper.Dropped()
