@@ -24,7 +24,8 @@ demo: build needs ## show the product at work: two devices on this computer, eac
 	$(GO) run ./examples/demo -roam bin/roam
 
 test: needs ## all tests, with real mounts; the long ones of integration shortened
-	$(GO) test -short ./...
+	$(GO) test -short $$($(GO) list ./... | grep -v /integration)
+	$(GO) test -short -count=1 ./integration/... # the program that they run is not among what go test looks at
 
 race: needs ## the tests of the packages with the race detector
 	$(GO) test -race $$($(GO) list ./... | grep -v /integration)
