@@ -107,7 +107,7 @@ func TestPrograms(t *testing.T) {
 	for i, p := range programs {
 		t.Run(p.name, func(t *testing.T) {
 			if _, err := exec.LookPath(p.needs); p.needs != "" && err != nil {
-				t.Skip(err)
+				missing(t, err)
 			}
 			d, s, tmp := r.path(fmt.Sprint(i)), t.TempDir(), t.TempDir()
 			if err := os.Mkdir(d, 0o755); err != nil {
