@@ -29,10 +29,10 @@ func (c *conn) watch() {
 	}
 	pongs := make(chan struct{})
 	sent := make(chan time.Time, 4)
-	c.h.spawn(func() {
+	go func() { // not spawn: also while the Host is being closed it has to be waited for
 		defer close(pongs)
 		c.readPongs(s, sent)
-	})
+	}()
 	why := c.ping(s, sent, pongs)
 	_ = s.Reset()
 	c.kill(why)
