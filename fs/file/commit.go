@@ -138,12 +138,11 @@ func (t *Table) land(c *commit) (old []*layer, err error) {
 	if c.made.same(node) {
 		c.made.dots = node.Base
 	}
-	from := f.ino
 	t.mu.Lock()
 	f.mu.Lock()
 	f.base, f.frozen = c.made, nil
 	f.mu.Unlock()
-	if node.Ino != from {
+	if node.Ino != f.ino {
 		t.move(f, node.Ino)
 	}
 	t.mu.Unlock()
@@ -154,11 +153,7 @@ func (t *Table) land(c *commit) (old []*layer, err error) {
 		f.journaled, f.topSaved, f.unsaved = false, false, f.top != nil
 		return old, nil
 	}
-	err = f.save()
-	if err == nil && node.Ino != from {
-		err = t.o.Tree.DropDraft(from)
-	}
-	if err != nil {
+	if err = f.save(); err != nil {
 		f.spent, old = old, nil // the record in the journal names their files
 		f.unsaved = true
 		t.log.Error("journal of a draft", "ino", f.ino, "err", err)

@@ -40,7 +40,8 @@
 // and a layer is
 //
 //	   1     flags     1: the user set the time; 2: the bytes are in a draft file
-//	1…10     number    of the draft file, which is called INO-NUMBER (hexadecimal)
+//	1…10     number    of the draft file, which is called INO-NUMBER (hexadecimal), where
+//	                   INO is what the inode was when the layer was made
 //	1…10     lower     size of what is below
 //	1…10     size
 //	   8     mtime     ns since 1970, big-endian
@@ -89,6 +90,17 @@
 // are ready at the time. A page that a record tells of and that never reached
 // the disk is a hole in the draft file; there, what is below shows again. Only within a
 // page of which something else did reach the disk, bytes that were not synced may be zeros.
+//
+// # Files that are deleted
+//
+// When this device's user removes the last link of a file, the same transaction
+// of the tree drops the record: its draft is gone for good, and a crash leaves S0 or S1.
+//
+// When another device removes it, the record stays, for a write beats a delete that has
+// not seen it. The draft goes through the same states, the base being the
+// content that the file had. The commit makes a new inode where the tree last had the file, and
+// the record, if it cannot be dropped (S6), becomes that of the new inode in the same
+// transaction, so that a crash finds its next content there.
 //
 // # When drafts are committed
 //

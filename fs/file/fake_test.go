@@ -23,6 +23,7 @@ import (
 type fakeTree struct {
 	mu           sync.Mutex
 	files        map[tree.Ino][]tree.Node // versions, the one shown last
+	gone         map[tree.Ino]bool        // deleted by another device
 	draft        map[tree.Ino]tree.Draft
 	ctr          uint64
 	hook         func(op string) error // before each change; an error fails the operation
@@ -30,14 +31,14 @@ type fakeTree struct {
 }
 
 func newFakeTree() *fakeTree {
-	return &fakeTree{files: map[tree.Ino][]tree.Node{}, draft: map[tree.Ino]tree.Draft{}}
+	return &fakeTree{files: map[tree.Ino][]tree.Node{}, gone: map[tree.Ino]bool{}, draft: map[tree.Ino]tree.Draft{}}
 }
 
 // clone copies everything but the hook.
 func (ft *fakeTree) clone() *fakeTree {
 	ft.mu.Lock()
 	defer ft.mu.Unlock()
-	c := &fakeTree{files: maps.Clone(ft.files), draft: maps.Clone(ft.draft), ctr: ft.ctr}
+	c := &fakeTree{files: maps.Clone(ft.files), gone: maps.Clone(ft.gone), draft: maps.Clone(ft.draft), ctr: ft.ctr}
 	for ino, v := range c.files {
 		c.files[ino] = slices.Clone(v)
 	}
@@ -73,6 +74,22 @@ func (ft *fakeTree) replace(ino tree.Ino, c tree.Content) {
 	ft.files[ino] = []tree.Node{nodeOf(ino, c, tree.Dot{Actor: tree.Actor{'r'}, Ctr: ft.ctr})}
 }
 
+// remove is another device's delete.
+func (ft *fakeTree) remove(ino tree.Ino) {
+	ft.mu.Lock()
+	defer ft.mu.Unlock()
+	delete(ft.files, ino)
+	ft.gone[ino] = true
+}
+
+// unlink is what the user of this device deletes.
+func (ft *fakeTree) unlink(ino tree.Ino) {
+	ft.mu.Lock()
+	defer ft.mu.Unlock()
+	delete(ft.files, ino)
+	delete(ft.draft, ino)
+}
+
 func nodeOf(ino tree.Ino, c tree.Content, d tree.Dot) tree.Node {
 	return tree.Node{
 		Ino: ino, Kind: c.Kind, Mode: c.Mode, Size: c.Size, MTime: c.MTime,
@@ -99,11 +116,20 @@ func (ft *fakeTree) Write(ino tree.Ino, base []tree.Dot, c tree.Content, dropDra
 	}
 	ft.mu.Lock()
 	defer ft.mu.Unlock()
-	if len(ft.files[ino]) == 0 {
+	if len(ft.files[ino]) == 0 && !ft.gone[ino] {
 		return tree.Node{}, fs.ErrNotExist
 	}
 	ft.writes++
 	ft.ctr++
+	if len(ft.files[ino]) == 0 {
+		old := ino
+		ino = inoOf(1000 + int(ft.ctr))
+		if d, ok := ft.draft[old]; ok {
+			delete(ft.draft, old)
+			d.Ino = ino
+			ft.draft[ino] = d
+		}
+	}
 	c.Inline = bytes.Clone(c.Inline)
 	n := nodeOf(ino, c, tree.Dot{Ctr: ft.ctr})
 	stays := slices.DeleteFunc(slices.Clone(ft.files[ino]), func(n tree.Node) bool { return slices.Contains(base, n.Base[0]) })

@@ -210,7 +210,7 @@ func TestRemoved(t *testing.T) {
 	h := r.open(ino, true)
 	r.write(h, noise(1, 100<<10), 0)
 	r.must(h.Flush(context.Background()))
-	delete(r.tree.files, ino)
+	r.tree.unlink(ino)
 	r.t.Removed(ino)
 	if len(r.tree.draft) != 0 {
 		t.Error("the journal keeps a removed file")

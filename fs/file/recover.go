@@ -14,10 +14,15 @@ import (
 )
 
 // Recover takes up the drafts that an earlier run left in the journal; they are
-// committed soon. It deletes draft files that the journal does not name: nothing in
+// committed soon, those of files that another device deleted too: see the package
+// comment. It deletes draft files that the journal does not name: nothing in
 // them was ever flushed. A record that cannot be used stays where it is and is
 // logged. It is called once, before anything else.
 func (t *Table) Recover(ctx context.Context) error {
+	files, err := t.draftFiles()
+	if err != nil {
+		return err
+	}
 	drafts, err := t.o.Tree.Drafts()
 	if err != nil {
 		return fmt.Errorf("read the journal of drafts: %w", err)
@@ -34,24 +39,26 @@ func (t *Table) Recover(ctx context.Context) error {
 			continue
 		}
 		for _, l := range r.layers {
-			l.path = t.draftPath(d.Ino, l.seq)
+			if l.path = files[l.seq]; l.path == "" {
+				l.path = t.draftPath(d.Ino, l.seq)
+			}
 			l.filed = l.filed && l.set.n > 0
 			used[l.path] = l.filed
 			t.seq.Store(max(t.seq.Load(), l.seq))
 		}
 		n, err := t.o.Tree.Node(d.Ino)
 		if errors.Is(err, fs.ErrNotExist) {
-			t.log.Warn("draft of a file that is gone; it is kept", "ino", d.Ino)
-			continue
+			// The tree knows where it was, and that its user did not remove it.
+			n, err = tree.Node{Ino: d.Ino, Kind: tree.File, Mode: 0o600}, nil
+		}
+		if err == nil {
+			err = t.restore(ctx, d, r, n)
 		}
 		if err != nil {
 			return fmt.Errorf("draft of %v: %w", d.Ino, err)
 		}
-		if err := t.restore(ctx, d, r, n); err != nil {
-			return fmt.Errorf("draft of %v: %w", d.Ino, err)
-		}
 	}
-	return t.removeStrays(used)
+	return t.removeStrays(files, used)
 }
 
 // restore makes the inode that a record describes.
@@ -138,19 +145,26 @@ func (t *Table) keepFiles(ino tree.Ino, used map[string]bool) {
 	}
 }
 
-// removeStrays deletes the draft files that are not used.
-func (t *Table) removeStrays(used map[string]bool) error {
+// draftFiles returns the paths of the draft files by their numbers, which are
+// what a record names them by: its inode may have got another number since.
+func (t *Table) draftFiles() (map[uint64]string, error) {
 	entries, err := os.ReadDir(t.o.Dir)
 	if err != nil {
-		return fmt.Errorf("drafts: %w", err)
+		return nil, fmt.Errorf("drafts: %w", err)
 	}
+	files := map[uint64]string{}
 	for _, e := range entries {
-		path := filepath.Join(t.o.Dir, e.Name())
-		seq, ok := draftSeq(e.Name())
-		if !ok {
-			continue
+		if seq, ok := draftSeq(e.Name()); ok {
+			files[seq] = filepath.Join(t.o.Dir, e.Name())
+			t.seq.Store(max(t.seq.Load(), seq))
 		}
-		t.seq.Store(max(t.seq.Load(), seq))
+	}
+	return files, nil
+}
+
+// removeStrays deletes the draft files that are not used.
+func (t *Table) removeStrays(files map[uint64]string, used map[string]bool) error {
+	for _, path := range files {
 		if used[path] {
 			continue
 		}

@@ -177,14 +177,14 @@ func TestGoneFileKeepsItsDraft(t *testing.T) {
 	h := r.open(ino, true)
 	r.write(h, []byte("precious"), 0)
 	r.tree.create(inoOf(2))
-	delete(r.tree.files, ino) // by another device
+	delete(r.tree.files, ino) // nobody knows where it was
 	r.must(h.Flush(context.Background()))
 	h.Release()
 	if err := r.t.Flush(context.Background()); !errors.Is(err, errGone) {
 		t.Fatal(err)
 	}
 	r.start()
-	if len(r.tree.draft) != 1 {
+	if files, _ := r.t.Pending(); len(r.tree.draft) != 1 || files != 1 {
 		t.Fatal("the draft is lost")
 	}
 	r.tree.files[ino] = []tree.Node{n} // it comes back

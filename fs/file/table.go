@@ -41,10 +41,14 @@ type Tree interface {
 
 	// Write commits new content that supersedes the versions base, and with
 	// dropDraft removes the inode's journal entry in the same transaction. It
-	// returns the node as it is shown then; its inode is another one if ino was a conflict copy.
+	// returns the node as it is shown then. A file that another device deleted, before or
+	// after a restart, is made anew, as another inode, to which its journal entry goes
+	// over in the same transaction. The error for one that is gone otherwise is fs.ErrNotExist.
 	Write(ino tree.Ino, base []tree.Dot, c tree.Content, dropDraft bool) (tree.Node, error)
 
 	// PutDraft replaces the journal entry of an inode. It does not keep d.Data.
+	// The transaction in which this device's user removes the last link of an
+	// inode removes the entry too.
 	PutDraft(d tree.Draft) error
 
 	// DropDraft removes the journal entry of an inode, if there is one.
@@ -276,7 +280,8 @@ func (t *Table) SetMTime(ino tree.Ino, ns int64) bool {
 }
 
 // Removed says that this device's user removed the last link of an inode. Its
-// draft is never committed, and goes when the last handle is released. It is not to be called
+// draft is never committed, and goes when the last handle is released. A crash before this call makes
+// no difference, since the tree has dropped the journal entry with the link. It is not to be called
 // for what another device removed: a draft that this device has not
 // seen it remove is newer than that.
 func (t *Table) Removed(ino tree.Ino) {

@@ -42,8 +42,8 @@ type Tree interface {
 	Sync() error
 	// Subscribe registers fn for what changed other than by the methods above:
 	// by another device, or by a commit that made a conflict copy. fn is called
-	// after the change is visible; it does not wait.
-	Subscribe(fn func(tree.Affected))
+	// after the change is visible; it does not wait. cancel ends that.
+	Subscribe(fn func(tree.Affected)) (cancel func())
 }
 
 // Local is what one device alone keeps of an inode.

@@ -407,7 +407,7 @@ func TestForget(t *testing.T) {
 	r.settled(t)
 	for range 3 {
 		if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
-			t.Skip(err)
+			missing(t, err)
 		}
 		for i := range 50 {
 			wantFile(t, r.path(fmt.Sprint(i)), fmt.Sprint(i))

@@ -83,6 +83,8 @@ type Mount struct {
 	root     *node
 	virtual  *virtual
 
+	unsubscribe func()
+
 	notes    queue
 	times    dirTimes
 	changes  atomic.Uint64 // calls of the subscription
@@ -122,7 +124,7 @@ func New(o Options) (*Mount, error) {
 		return nil, fmt.Errorf("mount on %s: %w", dir, explain(err, o))
 	}
 	m.notes.start(m)
-	o.Tree.Subscribe(m.notes.affected)
+	m.unsubscribe = o.Tree.Subscribe(m.notes.affected)
 	go func() {
 		m.server.Wait()
 		m.end()
@@ -217,6 +219,7 @@ func explain(err error, o Options) error {
 // end is called once the server has stopped or is given up.
 func (m *Mount) end() {
 	m.detached.Do(func() {
+		m.unsubscribe()
 		m.notes.close()
 		close(m.ended)
 	})

@@ -290,3 +290,22 @@ func missing(tb testing.TB, err error) {
 	}
 	tb.Skip(err)
 }
+
+// TestUnmountEndsSubscription: a device may mount and unmount many times.
+func TestUnmountEndsSubscription(t *testing.T) {
+	r := newRig(t)
+	subscribers := func() int {
+		r.subMu.Lock()
+		defer r.subMu.Unlock()
+		return len(r.subs)
+	}
+	if n := subscribers(); n != 1 {
+		t.Fatalf("%d subscribers while it is mounted", n)
+	}
+	if err := r.mount.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	if n := subscribers(); n != 0 {
+		t.Errorf("%d subscribers are left", n)
+	}
+}

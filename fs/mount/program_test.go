@@ -2,6 +2,7 @@ package mount
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -193,7 +194,7 @@ func TestSharedMapping(t *testing.T) {
 // content that an ordinary user changes loses suid and sgid.
 func TestOtherUsers(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		missing(t, errors.New("needs root to become another user"))
 	}
 	r := newRig(t, func(o *Options) { o.AllowOther = true })
 	if err := os.Chmod(filepath.Dir(filepath.Dir(r.dir)), 0o755); err != nil {

@@ -186,10 +186,10 @@ func TestMountErrors(t *testing.T) {
 func TestOrdinaryUser(t *testing.T) {
 	needsFuse(t)
 	if os.Geteuid() != 0 {
-		t.Skip("needs root to become an ordinary user")
+		missing(t, errors.New("needs root to become an ordinary user"))
 	}
 	if _, err := exec.LookPath("fusermount3"); err != nil {
-		t.Skip(err)
+		missing(t, err)
 	}
 	dir := t.TempDir()
 	for d := dir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
@@ -226,7 +226,7 @@ func TestOrdinaryUser(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		if strings.Contains(string(out), "unshare failed") || strings.Contains(string(out), "mknod") {
-			t.Skipf("%v: %s", err, out)
+			missing(t, fmt.Errorf("%w: %s", err, out))
 		}
 		t.Fatalf("%v: %s", err, out)
 	}

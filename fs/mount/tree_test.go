@@ -29,7 +29,7 @@ type device struct {
 	syncs  int
 
 	subMu sync.Mutex
-	subs  []func(tree.Affected)
+	subs  []*func(tree.Affected)
 }
 
 func newDevice(tb testing.TB, name string, mem *tree.Mem) *device {
@@ -78,14 +78,20 @@ func (d *device) tell(aff tree.Affected) {
 	d.subMu.Lock()
 	defer d.subMu.Unlock()
 	for _, fn := range d.subs {
-		fn(aff)
+		(*fn)(aff)
 	}
 }
 
-func (d *device) Subscribe(fn func(tree.Affected)) {
+func (d *device) Subscribe(fn func(tree.Affected)) (cancel func()) {
 	d.subMu.Lock()
 	defer d.subMu.Unlock()
-	d.subs = append(d.subs, fn)
+	sub := &fn
+	d.subs = append(d.subs, sub)
+	return func() {
+		d.subMu.Lock()
+		defer d.subMu.Unlock()
+		d.subs = slices.DeleteFunc(d.subs, func(s *func(tree.Affected)) bool { return s == sub })
+	}
 }
 
 // edit carries out one operation, under a dot that some operations share.

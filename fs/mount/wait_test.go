@@ -171,7 +171,7 @@ print(len(os.read(fd, 4096)))`, r.path(name))
 		out := &strings.Builder{}
 		cmd.Stdout, cmd.Stderr = out, out
 		if err := cmd.Start(); err != nil {
-			t.Skip(err)
+			missing(t, err)
 		}
 		<-r.store.waiting
 		return cmd, out

@@ -4,9 +4,10 @@
 // A manifest says: I, this device, writing as this actor, after everything in the
 // frontier (and, in a commit, after adding the delta) have records with this
 // root. The manifests of an actor form a chain by number and hash, so that two
-// different ones in one place prove a fork ([Conflict]); and each names the newest
-// manifest that its author had of every other actor, so that nobody can claim to
-// have seen what was never said, and hiding one device's news from another shows.
+// different ones in one place prove a fork ([Conflict]); and each names, by number
+// and hash, the newest commit that its author had of every actor, so that nobody
+// can claim to have seen what was never said, and two devices that know different
+// commits under one name find out as soon as they compare.
 //
 // The package is pure: it reads no clock, keeps no state and does no I/O.
 // It checks form and signature. Whether the device is a member, whether the named
@@ -65,6 +66,8 @@
 //	drop          count uvarint, then names of records (tree.AppendKeyDot),
 //	              ascending likewise, none of which is among put
 //
-// A delta is at most 16 MiB. Its hash ([Sum]) is the BLAKE3 key derivation, context
+// A delta is at most 16 MiB: about a hundred times what a batch of small operations
+// comes to, and room for the largest single one (package replica says which).
+// Its hash ([Sum]) is the BLAKE3 key derivation, context
 // "roamfs delta v1", of its bytes.
 package manifest

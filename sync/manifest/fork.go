@@ -19,8 +19,8 @@ func (e *ForkError) Error() string {
 // Conflict compares two manifests that were verified. If both are of one actor of
 // one device and cannot belong to one history it returns a [*ForkError], else nil.
 // In one history manifests have different numbers; a later one commits a later
-// batch, has seen all that the earlier one had, and follows it by hash when it is
-// the next.
+// batch, has seen all that the earlier one had, follows it by hash when it is the
+// next, and names the same manifest as the last commit if there is none between.
 func Conflict(a, b *Manifest) error {
 	if a.Hive != b.Hive || a.Device != b.Device || a.Actor != b.Actor || a.Hash() == b.Hash() {
 		return nil
@@ -38,8 +38,13 @@ func Conflict(a, b *Manifest) error {
 		return fork("the later one follows another manifest")
 	case b.Flags&FlagCommit != 0 && b.Ctr <= a.Ctr:
 		return fork("commit %d comes after commit %d", b.Ctr, a.Ctr)
+	case a.Ctr > 0 && differ(a.CommitHash(a.Ctr), b.CommitHash(a.Ctr)):
+		return fork("the later one follows another commit %d", a.Ctr)
 	case !b.Vector().Covers(a.Vector()):
 		return fork("the later one has seen less")
 	}
 	return nil
 }
+
+// differ reports whether both hashes are known and not the same.
+func differ(a, b Hash) bool { return !a.IsZero() && !b.IsZero() && a != b }

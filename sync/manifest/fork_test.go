@@ -40,6 +40,8 @@ func TestConflict(t *testing.T) {
 	}
 	late3 := late.add(t, late.next(FlagCheckpoint))
 	late4 := late.add(t, late.next(FlagCommit))
+	late.add(t, late.next(FlagCheckpoint))
+	late6 := late.add(t, late.next(FlagCheckpoint))
 
 	for name, c := range map[string]struct {
 		a, b *Manifest
@@ -58,6 +60,7 @@ func TestConflict(t *testing.T) {
 		"later and has seen less":       {second, fork5, true},
 		"next, of a twin":               {&unchained, late3, true},
 		"one commit twice":              {second, late4, true},
+		"later, after another commit":   {second, late6, true}, // with numbers apart, and seen as much
 		"next, with fewer commits":      {third, fork4, true},
 		"a checkpoint and an old count": {checkpoint, fork5, true},
 	} {

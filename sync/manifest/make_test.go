@@ -51,7 +51,7 @@ func (c *chain) add(tb testing.TB, m *Manifest) *Manifest {
 		tb.Fatal(err)
 	}
 	c.last = m
-	if m.Ctr > 0 {
+	if m.Flags&FlagCommit != 0 {
 		c.seen[m.Actor] = Head{m.Actor, m.Ctr, m.Hash()}
 	}
 	return m

@@ -42,11 +42,11 @@ const (
 	FlagCheckpoint Flags = 2
 )
 
-// A Head is the newest manifest that somebody had of an actor.
+// A Head is the newest commit that somebody had of an actor.
 type Head struct {
 	Actor tree.Actor
-	Ctr   uint64 // commits of the actor up to that manifest, from 1
-	Hash  Hash   // of the manifest
+	Ctr   uint64 // number of the commit, from 1
+	Hash  Hash   // of its manifest
 }
 
 // MaxHeads is the greatest number of heads in a frontier.
@@ -107,6 +107,20 @@ func (m *Manifest) Vector() tree.Vector {
 func (m *Manifest) Hash() (h Hash) {
 	blake3.DeriveKey("roamfs manifest v1", m.body(), h[:])
 	return h
+}
+
+// CommitHash returns the hash of the manifest with the author's commit ctr, as far
+// as m says it, or zeros.
+func (m *Manifest) CommitHash(ctr uint64) Hash {
+	if m.Flags&FlagCommit != 0 && m.Ctr == ctr {
+		return m.Hash()
+	}
+	for _, h := range m.Frontier {
+		if h.Actor == m.Actor && h.Ctr == ctr {
+			return h.Hash
+		}
+	}
+	return Hash{}
 }
 
 const signDomain = "roamfs manifest v1\x00"

@@ -83,7 +83,10 @@ func (r *Replica) apply(m *manifest.Manifest, c store.Commit, d manifest.Delta) 
 		return aff, ErrBroken
 	}
 	if m.Ctr <= r.vector[m.Actor] {
-		return aff, r.compareKeptLocked(m)
+		return aff, r.sameLocked(m)
+	}
+	if err := r.agreeLocked(m.Device, m.Frontier); err != nil {
+		return aff, err
 	}
 	if m.Actor == r.cfg.Actor {
 		if err := r.takeBackLocked(m); err != nil {
@@ -100,7 +103,7 @@ func (r *Replica) apply(m *manifest.Manifest, c store.Commit, d manifest.Delta) 
 	}
 	if known, ok := r.heads[m.Actor]; ok {
 		if m.Seq <= known.seq || (m.Seq == known.seq+1 && m.Prev != known.hash) {
-			return aff, fmt.Errorf("history of %v forks at manifest %d", m.Device, m.Seq)
+			return aff, r.forkedLocked(m.Device, m.Actor, m.Ctr)
 		}
 	}
 	vector := r.vector.Clone()
@@ -124,6 +127,7 @@ func (r *Replica) apply(m *manifest.Manifest, c store.Commit, d manifest.Delta) 
 	}
 	aff, err = r.changeLocked(ch, func(tx *store.Tx) error {
 		tx.SetValue("vector", vector.Append(nil))
+		keepHash(tx, tree.Dot{Actor: m.Actor, Ctr: m.Ctr}, m.Hash())
 		for _, k := range drop {
 			if err := tx.DropCommit(k.Seq, k.Actor, k.Ctr); err != nil {
 				return err
@@ -160,7 +164,7 @@ var ErrOldCopy = errors.New("the state directory is an older copy, or is in use 
 // back like any other. Else two changes would go by one name, and one of them would be
 // lost without a trace: nothing more is changed or published here.
 func (r *Replica) takeBackLocked(m *manifest.Manifest) error {
-	if r.open.first == r.open.next && m.Prev == r.heads[m.Actor].hash {
+	if r.open.first == r.open.next && m.Prev == r.signed().hash {
 		r.log.Warn("the state directory is an older copy of itself: taking back what this device did since", "commit", m.Ctr)
 		return nil
 	}
@@ -175,29 +179,18 @@ func (r *Replica) fenceLocked() {
 	r.oldCopy = true
 }
 
-// compareKeptLocked compares a commit that is known already with the one that
-// is kept under its name, if it is kept.
-func (r *Replica) compareKeptLocked(m *manifest.Manifest) error {
-	k, ok := r.commits.at[tree.Dot{Actor: m.Actor, Ctr: m.Ctr}]
-	if !ok {
-		return nil
-	}
-	c, err := r.st.Commit(k.Seq)
-	if err != nil {
+// sameLocked compares a commit whose number is known already with the one that is
+// known by it.
+func (r *Replica) sameLocked(m *manifest.Manifest) error {
+	known, err := r.hashLocked(tree.Dot{Actor: m.Actor, Ctr: m.Ctr})
+	if err != nil || known.IsZero() || known == m.Hash() {
 		return err
 	}
-	known, err := manifest.Decode(c.Manifest)
-	if err != nil {
-		return err
+	if m.Actor == r.cfg.Actor {
+		r.fenceLocked()
+		return ErrOldCopy
 	}
-	if fork := manifest.Conflict(known, m); fork != nil {
-		if m.Actor == r.cfg.Actor {
-			r.fenceLocked()
-			return ErrOldCopy
-		}
-		r.log.Error("one device made two changes under one name; the first counts", "device", r.name(m.Device), "err", fork)
-	}
-	return nil
+	return r.forkedLocked(m.Device, m.Actor, m.Ctr)
 }
 
 // Bounds of the changes in one transaction, in records and in about the bytes
@@ -248,46 +241,37 @@ func parts(ch tree.Change) []tree.Change {
 // touches the tree before it is done. An error in between breaks the replica
 // for the same reason.
 func (r *Replica) changeLocked(ch tree.Change, also func(*store.Tx) error) (aff tree.Affected, err error) {
+	spots, err := r.spotsLocked(ch.Drop)
+	if err != nil {
+		return aff, err
+	}
+	p, err := r.view.Prepare(ch) // for all of it: in a directory full of conflicts following a change is dear
+	if err != nil {
+		return aff, err
+	}
 	all := parts(ch)
 	for i, part := range all {
-		a, err := r.partLocked(part, func(tx *store.Tx) error {
+		if err := r.st.Update(func(tx *store.Tx) error {
+			if err := tx.Apply(part); err != nil {
+				return err
+			}
+			r.keepSpots(tx, spots, part.Drop)
 			if i == len(all)-1 && also != nil {
 				return also(tx)
 			}
 			return nil
-		})
-		if err != nil {
-			if i > 0 {
-				r.broken = true
-			}
+		}); err != nil {
+			r.broken = r.broken || i > 0
 			return aff, err
 		}
-		aff.Entries = append(aff.Entries, a.Entries...)
-		aff.Inodes = append(aff.Inodes, a.Inodes...)
+		r.touchSpans(part)
 		if r.between != nil && i < len(all)-1 {
 			r.between()
 		}
 	}
-	return aff, nil
-}
-
-func (r *Replica) partLocked(part tree.Change, also func(*store.Tx) error) (aff tree.Affected, err error) {
-	if err := r.noteGoneLocked(part.Drop); err != nil {
-		return aff, err
+	for ino, s := range spots {
+		r.gone.add(ino, s)
 	}
-	p, err := r.view.Prepare(part)
-	if err != nil {
-		return aff, err
-	}
-	if err := r.st.Update(func(tx *store.Tx) error {
-		if err := tx.Apply(part); err != nil {
-			return err
-		}
-		return also(tx)
-	}); err != nil {
-		return aff, err
-	}
-	r.touchSpans(part)
 	if aff, err = p.Done(); err != nil {
 		r.broken = true
 		return aff, fmt.Errorf("%w: %w", ErrBroken, err)
@@ -299,14 +283,19 @@ func (r *Replica) partLocked(part tree.Change, also func(*store.Tx) error) (aff 
 const (
 	adoptingKey = "adopting" // number under which the commit is staged that is being applied
 	joiningKey  = "joining"  // present while the state in the staging file is being joined
+	editingKey  = "editing"  // number under which the operation is staged that is being carried out
 )
 
 func (r *Replica) forgetStaged() error {
 	return r.st.Update(func(tx *store.Tx) error { tx.SetValue(adoptingKey, nil); return nil })
 }
 
-// finish completes the adoption or the join in which an earlier run ended.
+// finish completes the operation, the adoption or the join in which an earlier
+// run ended.
 func (r *Replica) finish() error {
+	if err := r.finishEdit(); err != nil {
+		return err
+	}
 	b, err := r.st.Value(adoptingKey)
 	if err != nil {
 		return err

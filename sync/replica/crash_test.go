@@ -81,13 +81,9 @@ func TestKillBetweenTransactionsOfACommit(t *testing.T) {
 func (d *node) last() store.Commit {
 	d.t.Helper()
 	d.mu.RLock()
-	k := d.commits.at[tree.Dot{Actor: d.actor, Ctr: d.vector[d.actor]}]
+	ctr := d.vector[d.actor]
 	d.mu.RUnlock()
-	c, err := d.st.Commit(k.Seq)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return c
+	return d.commit(ctr)
 }
 
 func TestKillBetweenTransactionsOfAJoin(t *testing.T) {
@@ -319,7 +315,7 @@ func TestStalledState(t *testing.T) {
 	silent := n[2].key.ID()
 	n[1].Connected(silent, func(context.Context, []byte) error { return nil })
 	defer n[1].Disconnected(silent)
-	if err := n[1].Receive(context.Background(), silent, []byte{msgOffer}); err != nil {
+	if err := n[1].Receive(context.Background(), silent, encodeOffer(9)); err != nil {
 		t.Fatal(err)
 	}
 	w := connect(n[0], n[1])

@@ -81,12 +81,24 @@ func (r *Replica) editLocked(fn func(*tree.Edit) error, also func(*store.Tx) err
 		return aff, err
 	}
 	ch := e.Change()
+	if !fits(ch) {
+		return r.editLargeLocked(fn, also)
+	}
 	p, err := r.view.Prepare(ch)
+	if err != nil {
+		return aff, err
+	}
+	deleted, err := r.deletedLocked(ch)
 	if err != nil {
 		return aff, err
 	}
 	touch := r.open.touch(r.dot(), ch)
 	err = r.st.Update(func(tx *store.Tx) error {
+		for _, ino := range deleted {
+			if err := r.dropDraft(tx, ino); err != nil {
+				return err
+			}
+		}
 		if err := tx.Apply(ch); err != nil {
 			return err
 		}
@@ -100,6 +112,9 @@ func (r *Replica) editLocked(fn func(*tree.Edit) error, also func(*store.Tx) err
 	})
 	if err != nil {
 		return aff, err
+	}
+	for _, ino := range deleted {
+		r.gone.forget(ino)
 	}
 	r.open.add(touch, ch)
 	r.touchSpans(ch)
@@ -153,7 +168,8 @@ func (r *Replica) made(fn func(*tree.Edit) (tree.Ino, error)) (n tree.Node, err 
 	return r.view.Node(ino)
 }
 
-// Unlink removes a name of a file. It returns the inode's number of names left.
+// Unlink removes a name of a file. With the last one goes the draft in the
+// journal, in the same step; so it does when a rename replaces the file.
 func (r *Replica) Unlink(parent tree.Ino, name string) error {
 	return r.edit(func(e *tree.Edit) error { return e.Unlink(parent, name) })
 }
@@ -192,7 +208,7 @@ func (r *Replica) RemoveXattr(ino tree.Ino, name string) error {
 // are what the writer had opened, and nothing else. A file that another device
 // deleted meanwhile comes back where it was, as another inode, since an edit
 // beats a delete that did not see it; one that was deleted here is [fs.ErrNotExist]. With dropDraft the file's
-// journal entry goes in the same step.
+// journal entry goes in the same step; without it, the entry of a file that comes back becomes that of the new inode.
 func (r *Replica) Write(ino tree.Ino, base []tree.Dot, c tree.Content, dropDraft bool) (n tree.Node, err error) {
 	var aff tree.Affected
 	n, err = func() (n tree.Node, err error) {
@@ -204,12 +220,15 @@ func (r *Replica) Write(ino tree.Ino, base []tree.Dot, c tree.Content, dropDraft
 			return err
 		}, func(tx *store.Tx) error {
 			if dropDraft {
-				return tx.DropDraft(ino)
+				return r.dropDraft(tx, ino)
 			}
 			return nil
 		})
-		if place, ok := r.gone.at[ino]; ok && errors.Is(err, fs.ErrNotExist) {
-			real, err = r.reviveLocked(ino, place, c, dropDraft)
+		if err == nil && dropDraft {
+			r.gone.dropDraft(ino)
+		}
+		if s, ok := r.gone.of(ino); ok && errors.Is(err, fs.ErrNotExist) {
+			real, err = r.reviveLocked(ino, s, c, dropDraft)
 		}
 		if err != nil {
 			return n, err
@@ -228,12 +247,30 @@ func (r *Replica) Write(ino tree.Ino, base []tree.Dot, c tree.Content, dropDraft
 
 // PutDraft journals a draft; it survives kill -9 from now on.
 func (r *Replica) PutDraft(d tree.Draft) error {
-	return r.st.Update(func(tx *store.Tx) error { return tx.PutDraft(d) })
+	r.mu.RLock() // the file is not deleted meanwhile
+	defer r.mu.RUnlock()
+	s, noted := r.gone.of(d.Ino)
+	err := r.st.Update(func(tx *store.Tx) error {
+		if noted {
+			tx.SetValue(spotKey(d.Ino), s.encode())
+		}
+		return tx.PutDraft(d)
+	})
+	if err == nil {
+		r.gone.putDraft(d.Ino, s)
+	}
+	return err
 }
 
 // DropDraft removes a draft from the journal.
 func (r *Replica) DropDraft(ino tree.Ino) error {
-	return r.st.Update(func(tx *store.Tx) error { return tx.DropDraft(ino) })
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	err := r.st.Update(func(tx *store.Tx) error { return r.dropDraft(tx, ino) })
+	if err == nil {
+		r.gone.dropDraft(ino)
+	}
+	return err
 }
 
 // Drafts returns the journal of drafts.

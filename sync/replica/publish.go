@@ -93,6 +93,7 @@ func (r *Replica) closeBatchLocked() error {
 	err = r.st.Update(func(tx *store.Tx) error {
 		tx.ClearTouches(r.open.first, r.open.next)
 		tx.SetValue("vector", vector.Append(nil))
+		keepHash(tx, dot, m.Hash())
 		for _, k := range drop {
 			if err := tx.DropCommit(k.Seq, k.Actor, k.Ctr); err != nil {
 				return err
@@ -123,7 +124,7 @@ func (r *Replica) signLocked(vector tree.Vector, ctr uint64, delta []byte) (*man
 	if err != nil {
 		return nil, err
 	}
-	own := r.heads[r.cfg.Actor]
+	own := r.signed()
 	m := &manifest.Manifest{
 		Hive:    r.cfg.Members.Hive(),
 		Epoch:   r.cfg.Epoch,

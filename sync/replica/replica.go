@@ -10,7 +10,8 @@
 // it is signed, and only after the database is synced does either leave the
 // process, so that no dot that another device has seen can be given out again.
 // An operation that undoes another of the same batch leaves no trace; a batch
-// that comes to nothing is not published.
+// that comes to nothing is not published. One operation that changes very many
+// records is a commit of its own (large.go says how large one can be).
 //
 // # Adoption
 //
@@ -19,6 +20,11 @@
 // true; a gap is closed by saying hello again. A device that lacks commits that
 // nobody keeps any more takes the whole state from one peer, checks it against
 // the root that this peer signed, and joins it in one step (package tree, join).
+// It takes no more of it than was offered and than there is room for, and nothing
+// of it stays if it turns out to be of no use.
+//
+// Nothing is adopted from whoever knows another commit under a number than this
+// device does (forks.go).
 //
 // Idea: sync.md's dotted store with one join; push of signed deltas with an
 // anti-entropy hello, as in Demers et al., Epidemic Algorithms (1987).
@@ -30,6 +36,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -52,7 +59,7 @@ const (
 // read; the device has to be restarted.
 var ErrBroken = errors.New("the tree could not be read after a change: restart this device")
 
-// Config is what a replica needs. All fields but Keep, Now and Log are required.
+// Config is what a replica needs. All fields but Reserve, Keep, Now and Log are required.
 type Config struct {
 	Store   *store.Store
 	Key     device.Key
@@ -60,7 +67,10 @@ type Config struct {
 	Members *device.Log
 	Spread  [32]byte // keys the shape of the Merkle tree; the same on all devices of a hive
 	Epoch   uint32
-	Staging string           // file path for a state that is being received
+	Staging string // file path for a state that is being received
+	// Reserve finds room on the disk for n bytes of such a state before any of it is
+	// taken. Default: there is always room.
+	Reserve func(ctx context.Context, n int64) (Room, error)
 	Keep    int64            // bytes of commits kept for peers; default 8 MiB
 	Now     func() time.Time // default time.Now
 	Log     *slog.Logger
@@ -85,16 +95,17 @@ type Replica struct {
 	open    batch
 	index   uint64 // of the next Edit of this process
 	spans   *merkle.Tree
-	heads   map[tree.Actor]head
+	heads   map[tree.Actor]head // with a commit each
+	stated  head                // this device's newest checkpoint
 	commits commits
 	broken  bool
 	oldCopy bool // see ErrOldCopy
-	gone    gone // files that other devices deleted lately
+	gone    gone // files that other devices deleted; has a lock of its own
 	locals  map[tree.Ino]Local
 
 	telling sync.Mutex // one call to the subscribers at a time
 	subMu   sync.Mutex
-	subs    []func(tree.Affected)
+	subs    []*func(tree.Affected)
 	writes  []func(tree.Ino)
 
 	sessions sessions
@@ -105,7 +116,7 @@ type Replica struct {
 	between func() // tests: called between two transactions of one adoption, with mu held
 }
 
-// head is what is known of an actor's newest manifest.
+// head is what is known of a manifest.
 type head struct {
 	seq  uint64
 	ctr  uint64
@@ -168,10 +179,16 @@ func (r *Replica) load() error {
 	}); err != nil {
 		return err
 	}
+	if err := r.loadStated(); err != nil {
+		return err
+	}
 	if err := r.commits.load(r.st); err != nil {
 		return err
 	}
 	if err := r.loadLocals(); err != nil {
+		return err
+	}
+	if err := r.loadGone(); err != nil {
 		return err
 	}
 	if err := r.loadWords(); err != nil {
@@ -287,11 +304,18 @@ func (r *Replica) wake() {
 }
 
 // Subscribe registers fn to be told what other devices changed. It is called
-// without locks held, one call at a time, after the change is visible.
-func (r *Replica) Subscribe(fn func(tree.Affected)) {
+// without locks held, one call at a time, after the change is visible, until
+// cancel is called; a call that is under way then may still end after it.
+func (r *Replica) Subscribe(fn func(tree.Affected)) (cancel func()) {
 	r.subMu.Lock()
 	defer r.subMu.Unlock()
-	r.subs = append(r.subs, fn)
+	sub := &fn
+	r.subs = append(slices.Clip(r.subs), sub) // tell may be walking the old one
+	return func() {
+		r.subMu.Lock()
+		defer r.subMu.Unlock()
+		r.subs = slices.DeleteFunc(slices.Clone(r.subs), func(s *func(tree.Affected)) bool { return s == sub })
+	}
 }
 
 func (r *Replica) tell(a tree.Affected) {
@@ -301,10 +325,10 @@ func (r *Replica) tell(a tree.Affected) {
 	r.telling.Lock()
 	defer r.telling.Unlock()
 	r.subMu.Lock()
-	fns := r.subs
+	subs := r.subs
 	r.subMu.Unlock()
-	for _, fn := range fns {
-		fn(a)
+	for _, fn := range subs {
+		(*fn)(a)
 	}
 }
 

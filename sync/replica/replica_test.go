@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,8 @@ type node struct {
 	actor tree.Actor
 	log   *device.Log
 	keep  int64
+	room  *disk // nil: endless
+	said  said  // its log
 	st    *store.Store
 	*Replica
 	stop func()
@@ -68,16 +71,46 @@ func hive(tb testing.TB, n int) []*node {
 	return out
 }
 
+// said keeps the lines of a log.
+type said struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines = append(s.lines, string(p))
+	return len(p), nil
+}
+
+// count returns how many lines have all of what.
+func (s *said) count(what ...string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lines {
+		if !slices.ContainsFunc(what, func(w string) bool { return !strings.Contains(l, w) }) {
+			n++
+		}
+	}
+	return n
+}
+
 func (d *node) open() {
 	d.t.Helper()
 	var err error
-	if d.st, err = store.Open(filepath.Join(d.dir, "db"), store.Options{Small: true}); err != nil {
+	if d.st, err = store.Open(filepath.Join(d.dir, "db"), nil); err != nil {
 		d.t.Fatal(err)
 	}
-	d.Replica, err = Open(Config{
+	cfg := Config{
 		Store: d.st, Key: d.key, Actor: d.actor, Members: d.log, Spread: [32]byte{1},
 		Staging: filepath.Join(d.dir, "staging"), Keep: d.keep,
-	})
+		Log: slog.New(slog.NewTextHandler(&d.said, nil)),
+	}
+	if d.room != nil {
+		cfg.Reserve = d.room.reserve
+	}
+	d.Replica, err = Open(cfg)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -123,6 +156,9 @@ func connect(a, b *node) *wire {
 		w.queue[i] = make(chan []byte, 64)
 		from, to, q := ends[i], ends[1-i], w.queue[i]
 		from.Connected(to.key.ID(), func(ctx context.Context, msg []byte) error {
+			if len(msg) > 1<<20 {
+				a.t.Errorf("message %d of %d bytes", msg[0], len(msg))
+			}
 			select {
 			case q <- slices.Clone(msg):
 				return nil
@@ -277,6 +313,33 @@ func TestChangeIsPushed(t *testing.T) {
 	agree(t, n...)
 }
 
+// TestSubscriptionEnds: who cancels is not told any more, nor kept, also if it is
+// the one that is being told.
+func TestSubscriptionEnds(t *testing.T) {
+	d := hive(t, 1)[0]
+	told := map[string]int{}
+	var cancels [3]func()
+	for i, name := range []string{"first", "once", "last"} {
+		cancels[i] = d.Subscribe(func(tree.Affected) {
+			if told[name]++; name == "once" {
+				cancels[1]()
+			}
+		})
+	}
+	news := tree.Affected{Inodes: []tree.Ino{{1}}}
+	d.tell(news)
+	d.tell(news)
+	cancels[0]()
+	cancels[0]()
+	d.tell(news)
+	if told["first"] != 2 || told["once"] != 1 || told["last"] != 3 {
+		t.Errorf("told %v", told)
+	}
+	if len(d.subs) != 1 {
+		t.Errorf("%d subscribers are kept", len(d.subs))
+	}
+}
+
 // TestTemporaryFileLeavesNoTrace: a batch that comes to nothing is not published.
 func TestTemporaryFileLeavesNoTrace(t *testing.T) {
 	n := hive(t, 1)[0]
@@ -351,7 +414,7 @@ func TestEditOutlivesDelete(t *testing.T) {
 		t.Fatalf("write to what was deleted elsewhere: %v", err)
 	}
 	agree(t, n...)
-	if l := n[1].listing(); !strings.Contains(l, `/e/f.txt file 600 6 1 "second"`) {
+	if l := n[1].listing(); !strings.Contains(l, `/e/f.txt file 644 6 1 "second"`) {
 		t.Fatalf("the edit is not in\n%s", l)
 	}
 	n[0].rm("mine")
@@ -586,8 +649,12 @@ func FuzzReceive(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	h := hello{hive: n[0].log.Hive(), vector: n[0].known()}
-	for _, msg := range [][]byte{h.encode(), encodeCommit(c.Manifest, c.Delta), n[0].known().Append([]byte{msgTold}), {msgOffer}, {msgWant}, {msgEnd}, encodeState(c.Manifest, [][]byte{c.Manifest}), append([]byte{msgMembers}, n[0].log.Encode()...), {msgPart, 1, 2}} {
+	heads, err := n[0].newest()
+	if err != nil {
+		f.Fatal(err)
+	}
+	h := hello{hive: n[0].log.Hive(), heads: heads}
+	for _, msg := range [][]byte{h.encode(), encodeCommit(c.Manifest, c.Delta), appendHeads([]byte{msgTold}, heads), encodeOffer(9), {msgWant}, {msgEnd}, append([]byte{msgFork}, c.Manifest...), {msgMore, 1}, encodeState(c.Manifest, []toldHead{{c.Manifest, nil}}), append([]byte{msgMembers}, n[0].log.Encode()...), {msgPart, 1, 2}} {
 		f.Add(msg)
 	}
 	dev := n[0].key.ID()

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/roamfs/roamfs/peer/device"
+	"github.com/roamfs/roamfs/sync/manifest"
+	"github.com/roamfs/roamfs/sync/store"
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
@@ -29,10 +32,24 @@ type sessions struct {
 	at      time.Time
 	stall   time.Duration // stateStall; tests are shorter
 	watch   *time.Timer   // while joining
+	room    Room          // for that state, once there is some and it is asked for
+	left    int64         // bytes of it that may still come; 0 as long as there is no room
+	// resting are the devices whose state was of no use, and until when they are
+	// not asked again.
+	resting map[device.ID]time.Time
+	rest    time.Duration // stateRest; tests are shorter
+
+	sizing sync.Mutex  // guards sized and size; taken alone
+	sized  tree.Vector // what was known here when the state had size bytes
+	size   uint64
 }
 
 // stateStall is how long the next part of a whole state is waited for.
 const stateStall = time.Minute
+
+// stateRest is how long a device is not asked for its state after that was
+// refused.
+const stateRest = time.Minute
 
 // A gap that does not close is asked about again after gapMin, twice as long
 // each time, up to gapMax.
@@ -65,6 +82,19 @@ type session struct {
 	incoming *incoming   // the state that is being received
 	merging  bool        // all of it is here and it is being joined
 	gap      gap
+	apart    bool   // it knows another history of some device: nothing is exchanged
+	accuses  bool   // it said so itself, and does not say so again in this session
+	fork     []byte // what to tell it of that
+
+	long *long // used by the caller of Receive alone
+}
+
+// long is a commit whose delta comes in pieces.
+type long struct {
+	manifest []byte
+	delta    []byte // so far
+	left     uint64 // bytes that are still to come
+	skip     bool   // of a stranger: the pieces are dropped as they come
 }
 
 // gap is what was here when a peer was last told so because one of its commits
@@ -84,7 +114,10 @@ func (p *session) transmit(ctx context.Context, msg []byte) error {
 	return nil
 }
 
-func (s *sessions) init(r *Replica) { s.r, s.live, s.stall = r, map[device.ID]*session{}, stateStall }
+func (s *sessions) init(r *Replica) {
+	s.r, s.live, s.stall, s.rest = r, map[device.ID]*session{}, stateStall, stateRest
+	s.resting = map[device.ID]time.Time{}
+}
 
 // Connected starts the exchange with a peer. send transmits one message, in
 // order, and may block; it fails once the peer is gone.
@@ -130,25 +163,68 @@ func (s *sessions) dropLocked(p *session) {
 // giveUpLocked waits no longer for the state that is being received: whoever
 // still has more than we do will offer it again.
 func (s *sessions) giveUpLocked() {
-	s.joining = nil
-	s.watch.Stop()
+	s.joinedLocked()
 	for _, q := range s.live {
 		q.hello = true
 		q.poke()
 	}
 }
 
+// joinedLocked ends the wait for a state, and gives back the room for it.
+func (s *sessions) joinedLocked() {
+	s.joining, s.left = nil, 0
+	s.watch.Stop()
+	if s.room != nil {
+		s.room.Release()
+		s.room = nil
+	}
+}
+
 // join begins to wait for the whole state of p, unless that of another peer is
-// on its way.
-func (s *sessions) joinLocked(p *session) {
-	if s.joining != nil {
+// on its way, or p is not to be asked now.
+func (s *sessions) join(p *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.joining != nil || p.apart || s.live[p.dev] != p || time.Now().Before(s.resting[p.dev]) {
+		return false
+	}
+	s.joining, s.at = p, time.Now()
+	s.watch = time.AfterFunc(s.stall, func() { s.look(p) })
+	return true
+}
+
+// ask asks p for its state, for which there is room and of which up to limit
+// bytes are taken.
+func (s *sessions) ask(p *session, room Room, limit int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.joining != p {
+		room.Release()
 		return
 	}
-	s.joining, s.at, p.ask = p, time.Now(), true
-	if s.watch != nil {
-		s.watch.Stop()
+	s.at, s.room, s.left, p.ask = time.Now(), room, limit, true
+	p.poke()
+}
+
+// refuse drops what came of the state of p, which is of no use, or for which there
+// is no room. Others are asked, and p not before a while has passed.
+func (s *sessions) refuse(p *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.incoming.abandon(s.joining == p)
+	p.incoming, p.merging, p.ask = nil, false, false
+	if s.joining == p {
+		s.giveUpLocked()
 	}
-	s.watch = time.AfterFunc(s.stall, func() { s.look(p) })
+	s.resting[p.dev] = time.Now().Add(s.rest)
+	time.AfterFunc(s.rest, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if q, ok := s.live[p.dev]; ok {
+			q.hello = true // so that it offers its state again
+			q.poke()
+		}
+	})
 }
 
 // look gives up the state of p if it has stalled.
@@ -167,15 +243,20 @@ func (s *sessions) look(p *session) {
 	s.giveUpLocked()
 }
 
-// heard notes that the state of p goes on. It is false if nobody waits for it.
-func (s *sessions) heard(p *session) bool {
+// goesOn notes that n bytes more of the state of p came.
+func (s *sessions) goesOn(p *session, n int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.joining != p {
-		return false
+	switch {
+	case s.joining != p:
+		return errStale
+	case int64(n) > s.left:
+		return errors.New("more of a whole state than was offered and asked for")
 	}
 	s.at = time.Now()
-	return true
+	s.left -= int64(n)
+	s.room.Shrink(int64(n)) // it is going to be on the disk
+	return nil
 }
 
 // begin notes that all of the state of p is here.
@@ -258,39 +339,42 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	theirs := p.theirs.Clone()
 	greeted := p.theirs != nil
 	var greet, tell, wants, ask bool // the first that is due
+	var fork []byte
 	switch {
 	case p.hello:
 		greet, p.hello, p.told = true, false, mine
 	case !greeted:
 	case p.members != members:
 		tell, p.members = true, members // sent once; if the peer's log differs it says hello again
+	case p.fork != nil:
+		fork, p.fork = p.fork, nil
 	case p.wants:
 		wants, p.wants = true, false
 	case p.ask:
 		ask, p.ask = true, false
 	}
-	offered := p.offered
+	offered, apart := p.offered, p.apart
 	s.mu.Unlock()
 
 	switch {
 	case greet:
-		_, state, err := r.State()
+		heads, err := r.newest()
 		if err != nil {
 			s.update(p, func() { p.hello = true })
 			return false, err
 		}
-		h := hello{hive: r.cfg.Members.Hive(), members: members, state: state, vector: mine}
+		h := hello{hive: r.cfg.Members.Hive(), members: members, heads: heads}
 		return true, p.transmit(ctx, h.encode())
 	case !greeted:
 		return false, nil
 	case tell:
 		return true, p.transmit(ctx, append([]byte{msgMembers}, r.cfg.Members.Encode()...))
+	case fork != nil:
+		return true, p.transmit(ctx, append([]byte{msgFork}, fork...))
+	case apart:
+		return false, nil // until it says something else
 	case wants:
-		err := r.sendState(ctx, p)
-		if err != nil { // from the begin again
-			s.update(p, func() { p.wants = true })
-		}
-		return true, err
+		return true, r.sendState(ctx, p) // after an error the peer asks again
 	case ask:
 		return true, p.transmit(ctx, []byte{msgWant})
 	case offered:
@@ -304,7 +388,12 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 		s.mu.Lock()
 		p.offered = true
 		s.mu.Unlock()
-		return true, p.transmit(ctx, []byte{msgOffer})
+		size, err := s.stateSize(mine)
+		if err != nil {
+			s.update(p, func() { p.offered = false })
+			return false, err
+		}
+		return true, p.transmit(ctx, encodeOffer(size))
 	}
 	for _, k := range lack {
 		c, err := r.st.Commit(k.Seq)
@@ -317,7 +406,7 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 			}
 			return false, err
 		}
-		if err := p.transmit(ctx, encodeCommit(c.Manifest, c.Delta)); err != nil {
+		if err := p.commit(ctx, c); err != nil {
 			return false, err
 		}
 		s.mu.Lock()
@@ -337,9 +426,30 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	p.told = mine
 	s.mu.Unlock()
 	if due {
-		return true, p.transmit(ctx, mine.Append([]byte{msgTold}))
+		heads, err := r.newest()
+		if err != nil {
+			s.update(p, func() { p.told = nil })
+			return false, err
+		}
+		return true, p.transmit(ctx, appendHeads([]byte{msgTold}, heads))
 	}
 	return false, nil
+}
+
+// commit sends a commit, in pieces if it is long.
+func (p *session) commit(ctx context.Context, c store.Commit) error {
+	piece, rest := c.Delta[:min(len(c.Delta), pieceSize)], c.Delta
+	if err := p.transmit(ctx, encodeCommit(c.Manifest, piece)); err != nil {
+		return err
+	}
+	for len(piece) == pieceSize {
+		rest = rest[pieceSize:]
+		piece = rest[:min(len(rest), pieceSize)]
+		if err := p.transmit(ctx, append([]byte{msgMore}, piece...)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // known returns the vector of what may be told to peers: published and durable.
@@ -351,7 +461,7 @@ func (r *Replica) known() tree.Vector {
 
 // Receive handles one message of a connected peer. Messages of one peer come
 // one at a time, in order. An error means that the peer sent what it must not.
-func (r *Replica) Receive(_ context.Context, dev device.ID, msg []byte) error {
+func (r *Replica) Receive(ctx context.Context, dev device.ID, msg []byte) error {
 	s := &r.sessions
 	s.mu.Lock()
 	p := s.live[dev]
@@ -362,15 +472,18 @@ func (r *Replica) Receive(_ context.Context, dev device.ID, msg []byte) error {
 	if len(msg) == 0 {
 		return errMessage
 	}
-	err := r.receive(p, msg[0], msg[1:])
+	err := r.receive(ctx, p, msg[0], msg[1:])
 	if err != nil {
 		return fmt.Errorf("message %d from %s: %w", msg[0], r.name(dev), err)
 	}
 	return nil
 }
 
-func (r *Replica) receive(p *session, kind byte, body []byte) error {
+func (r *Replica) receive(ctx context.Context, p *session, kind byte, body []byte) error {
 	s := &r.sessions
+	if (kind == msgMore) != (p.long != nil) {
+		return fmt.Errorf("%w: a delta cut off, or the end of none", errMessage)
+	}
 	switch kind {
 	case msgHello:
 		h, err := decodeHello(body)
@@ -380,11 +493,8 @@ func (r *Replica) receive(p *session, kind byte, body []byte) error {
 		if h.hive != r.cfg.Members.Hive() {
 			return fmt.Errorf("hello from another hive")
 		}
-		s.update(p, func() {
-			p.theirs, p.members, p.offered = h.vector.Clone(), h.members, false
-			p.told = nil
-		})
-		return r.word(p.dev, h.vector)
+		s.update(p, func() { p.members, p.told = h.members, nil })
+		return r.heard(p, h.heads)
 	case msgMembers:
 		if len(body) > maxMembers {
 			return errMessage
@@ -395,41 +505,105 @@ func (r *Replica) receive(p *session, kind byte, body []byte) error {
 		if err != nil {
 			return err
 		}
-		dot, err := r.adopt(m, delta)
-		switch {
-		case errors.Is(err, errGap), errors.Is(err, errStranger):
-			r.gap(p)
-			return nil
-		case err != nil:
+		if len(delta) == pieceSize {
+			p.long, err = r.begun(m, delta)
 			return err
 		}
-		s.update(p, func() {
-			if p.theirs != nil && p.theirs[dot.Actor] < dot.Ctr {
-				p.theirs[dot.Actor] = dot.Ctr
-			}
-		})
-		r.sessions.kickAll(forwardDelay)
-		r.wake() // the next publish makes it durable, and so fit to be passed on
+		return r.pushed(p, m, delta)
+	case msgMore:
+		return r.more(p, body)
 	case msgTold:
-		v, err := decodeVector(body)
+		heads, err := decodeHeads(body)
 		if err != nil {
 			return err
 		}
-		s.update(p, func() { p.theirs, p.offered = v.Clone(), false })
-		return r.word(p.dev, v)
+		return r.heard(p, heads)
+	case msgFork:
+		return r.accused(p, body)
 	case msgOffer:
-		s.update(p, func() { s.joinLocked(p) })
+		size, err := decodeOffer(body)
+		if err != nil {
+			return err
+		}
+		r.offered(ctx, p, size)
 	case msgWant:
 		s.update(p, func() { p.wants = true })
-	case msgState:
-		return r.stateBegin(p, body)
-	case msgPart:
-		return r.statePart(p, body)
-	case msgEnd:
-		return r.stateEnd(p)
+	case msgState, msgPart, msgEnd:
+		return r.state(p, kind, body)
 	default:
 		return fmt.Errorf("%w: kind %d", errMessage, kind)
 	}
+	return nil
+}
+
+// begun takes the first piece of a long delta. What is kept of it in memory is
+// what a member has signed, and at most [manifest.MaxDelta].
+func (r *Replica) begun(encoded, piece []byte) (*long, error) {
+	m, err := manifest.Decode(encoded)
+	if err != nil {
+		return nil, err
+	}
+	if m.DeltaLen < uint64(len(piece)) {
+		return nil, fmt.Errorf("%w: delta longer than was signed", errMessage)
+	}
+	l := &long{manifest: slices.Clone(encoded), left: m.DeltaLen - uint64(len(piece))}
+	if err := r.check(m); errors.Is(err, errStranger) {
+		l.skip = true
+		return l, nil
+	} else if err != nil {
+		return nil, err
+	}
+	l.delta = append(make([]byte, 0, m.DeltaLen), piece...)
+	return l, nil
+}
+
+// more takes the next piece of a long delta.
+func (r *Replica) more(p *session, piece []byte) error {
+	l := p.long
+	if uint64(len(piece)) != min(l.left, pieceSize) {
+		return fmt.Errorf("%w: piece of %d bytes where %d were left", errMessage, len(piece), l.left)
+	}
+	l.left -= uint64(len(piece))
+	if !l.skip {
+		l.delta = append(l.delta, piece...)
+	}
+	if len(piece) == pieceSize {
+		return nil
+	}
+	p.long = nil
+	if l.skip {
+		r.gap(p)
+		return nil
+	}
+	return r.pushed(p, l.manifest, l.delta)
+}
+
+// pushed takes a commit of a peer.
+func (r *Replica) pushed(p *session, m, delta []byte) error {
+	s := &r.sessions
+	if s.apart(p) {
+		return nil
+	}
+	dot, err := r.adopt(m, delta)
+	if fork, ok := errors.AsType[*ForkedError](err); ok {
+		fork.Told = r.name(p.dev)
+		r.part(p, fork)
+		return nil
+	}
+	switch {
+	case errors.Is(err, errGap), errors.Is(err, errStranger):
+		r.gap(p)
+		return nil
+	case err != nil:
+		return err
+	}
+	s.update(p, func() {
+		if p.theirs != nil && p.theirs[dot.Actor] < dot.Ctr {
+			p.theirs[dot.Actor] = dot.Ctr
+		}
+	})
+	s.kickAll(forwardDelay)
+	r.wake() // the next publish makes it durable, and so fit to be passed on
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -18,6 +19,101 @@ import (
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
+// Room is room on the disk that is kept free for a state that is received, see
+// [Config].Reserve. Its methods do not wait.
+type Room interface {
+	// Shrink gives n bytes back.
+	Shrink(n int64)
+	// Release gives everything back. The Room is not used afterwards.
+	Release()
+}
+
+// endless is the Room where the disk is not bounded.
+type endless struct{}
+
+func (endless) Shrink(int64) {}
+func (endless) Release()     {}
+
+// allowance is how many bytes of messages are taken for a state of which size were
+// offered: it may have grown since.
+func allowance(size uint64) int64 { return int64(size + size/4 + 1<<20) }
+
+// stateSize returns about the bytes of all records as they are sent. What was
+// found out for the same commits is not found out again.
+func (s *sessions) stateSize(known tree.Vector) (uint64, error) {
+	s.sizing.Lock()
+	defer s.sizing.Unlock()
+	if s.sized != nil && s.sized.Equal(known) {
+		return s.size, nil
+	}
+	snap := s.r.st.Snapshot()
+	defer snap.Release()
+	var size uint64
+	var buf []byte
+	if err := snap.Scan(nil, nil, func(rec tree.Record) error {
+		buf = tree.AppendRecord(buf[:0], rec)
+		size += uint64(len(buf))
+		return nil
+	}); err != nil {
+		return 0, fmt.Errorf("size of the tree: %w", err)
+	}
+	s.sized, s.size = known, size
+	return size, nil
+}
+
+// offered asks a peer for its state if it is needed and there is room for it:
+// for the staging file, and for the records, which take about as much.
+func (r *Replica) offered(ctx context.Context, p *session, size uint64) {
+	s := &r.sessions
+	r.mu.RLock()
+	useless := r.broken || r.oldCopy
+	r.mu.RUnlock()
+	if useless || !s.join(p) {
+		return
+	}
+	limit, room := allowance(size), Room(endless{})
+	if r.cfg.Reserve != nil {
+		var err error
+		if room, err = r.cfg.Reserve(ctx, 2*limit); err != nil {
+			r.log.Error("no room for the tree of another device", "device", r.name(p.dev), "bytes", size, "err", err)
+			s.refuse(p)
+			return
+		}
+	}
+	s.ask(p, room, limit)
+}
+
+// state takes a message with a part of a state. If it is of no use, nothing of
+// the state stays, and the tree is as it was.
+func (r *Replica) state(p *session, kind byte, body []byte) error {
+	s := &r.sessions
+	if s.apart(p) {
+		return nil // the rest of one that was refused
+	}
+	err := s.goesOn(p, 1+len(body))
+	if err == nil {
+		switch kind {
+		case msgState:
+			err = r.stateBegin(p, body)
+		case msgPart:
+			err = r.statePart(p, body)
+		case msgEnd:
+			err = r.stateEnd(p)
+		}
+	}
+	if err == nil || errors.Is(err, errStale) {
+		return err
+	}
+	s.refuse(p)
+	if fork, ok := errors.AsType[*ForkedError](err); ok {
+		r.part(p, fork)
+		return nil
+	}
+	err = fmt.Errorf("take over the tree of %s: %w", r.name(p.dev), err)
+	r.log.Error("the tree of another device is refused", "device", r.name(p.dev), "err", err)
+	return err
+}
+
 // sendState sends a peer the whole state: a checkpoint signed over it, the
 // newest manifest of every actor, and all records in key order.
 func (r *Replica) sendState(ctx context.Context, p *session) error {
@@ -26,7 +122,11 @@ func (r *Replica) sendState(ctx context.Context, p *session) error {
 		return err
 	}
 	defer snap.Release()
-	if err := p.transmit(ctx, encodeState(m.Encode(), heads)); err != nil {
+	begin, err := r.begin(m, heads)
+	if err != nil {
+		return err
+	}
+	if err := p.transmit(ctx, begin); err != nil {
 		return err
 	}
 	part := []byte{msgPart}
@@ -35,10 +135,16 @@ func (r *Replica) sendState(ctx context.Context, p *session) error {
 		if len(part) < partSize {
 			return nil
 		}
+		if r.sessions.apart(p) {
+			return errApart
+		}
 		err := p.transmit(ctx, part)
 		part = []byte{msgPart}
 		return err
 	})
+	if errors.Is(err, errApart) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -48,6 +154,19 @@ func (r *Replica) sendState(ctx context.Context, p *session) error {
 		}
 	}
 	return p.transmit(ctx, []byte{msgEnd})
+}
+
+// begin returns the message that begins a state.
+func (r *Replica) begin(m *manifest.Manifest, heads [][]byte) ([]byte, error) {
+	told := make([]toldHead, 0, len(heads))
+	for _, b := range heads {
+		hashes, err := r.hashesBefore(b, maxHashes/len(heads))
+		if err != nil {
+			return nil, err
+		}
+		told = append(told, toldHead{b, hashes})
+	}
+	return encodeState(m.Encode(), told), nil
 }
 
 // checkpoint closes the open batch and freezes and signs the state.
@@ -64,7 +183,6 @@ func (r *Replica) checkpoint() (m *manifest.Manifest, heads [][]byte, snap *stor
 			return ErrOldCopy // what it holds has no name that others could know it by
 		}
 		next, vector = r.commits.next, r.vector
-		// The heads name what the checkpoint builds on, so they are read before it becomes one.
 		if err := r.st.Heads(func(_ tree.Actor, b []byte) error { heads = append(heads, b); return nil }); err != nil {
 			return err
 		}
@@ -72,10 +190,11 @@ func (r *Replica) checkpoint() (m *manifest.Manifest, heads [][]byte, snap *stor
 		if m, err = r.signLocked(r.vector, r.vector[r.cfg.Actor], nil); err != nil {
 			return err
 		}
-		if err := r.st.Update(func(tx *store.Tx) error { tx.SetHead(m.Actor, m.Encode()); return nil }); err != nil {
+		stated := head{m.Seq, m.Ctr, m.Hash()}
+		if err := r.st.Update(func(tx *store.Tx) error { tx.SetValue(statedKey, stated.encode()); return nil }); err != nil {
 			return err
 		}
-		r.heads[m.Actor] = head{m.Seq, m.Ctr, m.Hash()}
+		r.stated = stated
 		snap = r.st.Snapshot()
 		return nil
 	}()
@@ -93,6 +212,35 @@ func (r *Replica) checkpoint() (m *manifest.Manifest, heads [][]byte, snap *stor
 	return m, heads, snap, nil
 }
 
+// statedKey is the value of the database with this device's newest checkpoint:
+// seq (8), ctr (8), hash (32). The checkpoint itself is not needed any more.
+const statedKey = "stated"
+
+func (h head) encode() []byte {
+	b := binary.BigEndian.AppendUint64(nil, h.seq)
+	return append(binary.BigEndian.AppendUint64(b, h.ctr), h.hash[:]...)
+}
+
+func (r *Replica) loadStated() error {
+	b, err := r.st.Value(statedKey)
+	if err != nil || b == nil {
+		return err
+	}
+	if len(b) != 16+len(r.stated.hash) {
+		return fmt.Errorf("%w: newest checkpoint", store.ErrDamaged)
+	}
+	r.stated = head{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), manifest.Hash(b[16:])}
+	return nil
+}
+
+// signed returns the newest manifest that this device has signed.
+func (r *Replica) signed() head {
+	if own := r.heads[r.cfg.Actor]; own.seq > r.stated.seq {
+		return own
+	}
+	return r.stated
+}
+
 // incoming is a state that is being received into a staging file. Nothing of
 // it is visible before all of it is here and agrees with the signed root.
 //
@@ -102,10 +250,13 @@ type incoming struct {
 	m      *manifest.Manifest
 	vector tree.Vector
 	heads  map[tree.Actor][]byte
+	named  []manifest.Head // all commits that the manifests and hashes name
+	before []manifest.Head // those of the hashes
 	file   *os.File
 	w      *bufio.Writer
 	last   tree.Record // of the records so far
 	any    bool
+	short  bool // the last part was shorter than the others
 	keep   bool // it is being joined: the file is needed until that is done
 }
 
@@ -146,14 +297,14 @@ func (r *Replica) announced(body []byte) (*incoming, error) {
 	if m.Flags&manifest.FlagCheckpoint == 0 {
 		return nil, errors.New("state without a checkpoint")
 	}
-	in := &incoming{m: m, vector: tree.Vector{}, heads: map[tree.Actor][]byte{m.Actor: encoded}}
+	in := &incoming{m: m, vector: tree.Vector{}, heads: map[tree.Actor][]byte{}, named: m.Frontier}
 	want := map[tree.Actor]manifest.Head{}
 	for _, h := range m.Frontier {
 		want[h.Actor] = h
 		in.vector[h.Actor] = h.Ctr
 	}
-	for _, b := range heads {
-		h, err := manifest.Decode(b)
+	for _, told := range heads {
+		h, err := manifest.Decode(told.manifest)
 		if err != nil {
 			return nil, err
 		}
@@ -161,13 +312,17 @@ func (r *Replica) announced(body []byte) (*incoming, error) {
 			return nil, err
 		}
 		w, ok := want[h.Actor]
-		if !ok || h.Ctr != w.Ctr || h.Hash() != w.Hash {
+		if h.Flags&manifest.FlagCommit == 0 || !ok || h.Ctr != w.Ctr || h.Hash() != w.Hash {
 			return nil, fmt.Errorf("state names a head of %v that is not the one it shows", h.Device)
 		}
 		delete(want, h.Actor)
-		if h.Actor != m.Actor {
-			in.heads[h.Actor] = b
+		in.heads[h.Actor] = told.manifest
+		before, err := headsBefore(h, told.hashes)
+		if err != nil {
+			return nil, err
 		}
+		in.before = append(in.before, before...)
+		in.named = append(append(in.named, h.Frontier...), before...)
 	}
 	if len(want) > 0 {
 		return nil, fmt.Errorf("state claims commits of %d devices without their manifests", len(want))
@@ -184,14 +339,8 @@ var errStale = errors.New("whole state that nobody waits for")
 
 func (r *Replica) stateBegin(p *session, body []byte) error {
 	s := &r.sessions
-	if !s.heard(p) {
-		return errStale
-	}
-	r.mu.RLock()
-	broken := r.broken
-	r.mu.RUnlock()
-	if broken {
-		return ErrBroken // the staging file may be needed
+	if p.incoming != nil {
+		return errors.New("a state begins within another")
 	}
 	in, err := r.announced(body)
 	if err != nil {
@@ -200,8 +349,12 @@ func (r *Replica) stateBegin(p *session, body []byte) error {
 	if in.m.Device != p.dev {
 		return errors.New("state that is not signed by its sender")
 	}
-	p.incoming.abandon(true)
-	p.incoming = nil
+	r.mu.Lock()
+	err = r.joinableLocked(in)
+	r.mu.Unlock()
+	if err != nil {
+		return err // before anything is written
+	}
 	// A new file: a peer that was given up may still write to the one before.
 	if err := os.Remove(r.cfg.Staging); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("stage state: %w", err)
@@ -223,9 +376,11 @@ func (r *Replica) statePart(p *session, body []byte) error {
 	if in == nil {
 		return errors.New("part of a state that was not begun")
 	}
-	if !r.sessions.heard(p) {
-		return errStale
+	// So a state comes in as many messages as it needs, and not one by one for ever.
+	if in.short || len(body) > maxPart {
+		return errors.New("parts of a state that are too short or too long")
 	}
+	in.short = len(body) < partSize
 	for rest := body; len(rest) > 0; {
 		rec, tail, err := tree.DecodeRecord(rest)
 		if err != nil {
@@ -260,21 +415,17 @@ func (r *Replica) stateEnd(p *session) error {
 		// Durable before anybody is told that it is here.
 		_, err = r.publish()
 	}
+	r.tell(aff)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
 	in.abandon(true)
 	p.incoming, p.merging = nil, false
 	if s.joining == p {
-		s.joining = nil
-	}
-	for _, q := range s.live {
-		q.hello = true
-		q.poke()
+		s.giveUpLocked() // and look whether others know still more
 	}
 	s.mu.Unlock()
-	r.tell(aff)
-	if err != nil {
-		return fmt.Errorf("take over the tree: %w", err)
-	}
 	r.log.Info("received the tree", "from", r.name(p.dev))
 	r.wake()
 	return nil
@@ -391,21 +542,21 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.broken {
-		return aff, ErrBroken
+	if err := r.joinableLocked(in); err != nil {
+		return aff, err
 	}
 	mine := r.vector.Clone()
 	if !r.open.empty() {
 		mine[r.cfg.Actor]++
 	}
-	if in.vector[r.cfg.Actor] > r.vector[r.cfg.Actor] { // with a head that this device has signed
-		r.fenceLocked()
-		return aff, ErrOldCopy
-	}
 	if err := r.st.Update(func(tx *store.Tx) error { tx.SetValue(joiningKey, []byte{1}); return nil }); err != nil {
 		return aff, err
 	}
 	in.keep = true
+	if err := r.keepHashesLocked(in.before); err != nil {
+		r.broken = true
+		return aff, err
+	}
 	defer func() { // what is half done shows nowhere before the next Open completes it
 		if err != nil {
 			r.broken = true
@@ -435,11 +586,20 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 	}
 	vector := r.vector.Clone()
 	vector.Merge(in.vector)
-	err = flush(func(tx *store.Tx) error {
-		for a, b := range in.heads {
-			if in.vector[a] >= r.vector[a] && a != r.cfg.Actor {
-				tx.SetHead(a, b)
+	news := map[tree.Actor]head{}
+	for a, b := range in.heads {
+		if in.vector[a] > r.vector[a] {
+			m, err := manifest.Decode(b)
+			if err != nil {
+				return aff, err
 			}
+			news[a] = head{m.Seq, m.Ctr, m.Hash()}
+		}
+	}
+	err = flush(func(tx *store.Tx) error {
+		for a, h := range news {
+			tx.SetHead(a, in.heads[a])
+			keepHash(tx, tree.Dot{Actor: a, Ctr: h.ctr}, h.hash)
 		}
 		tx.SetValue("vector", vector.Append(nil))
 		tx.SetValue(joiningKey, nil)
@@ -449,18 +609,21 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 		return aff, err
 	}
 	in.keep = false
-	for a, b := range in.heads {
-		if in.vector[a] < r.vector[a] || a == r.cfg.Actor {
-			continue
-		}
-		m, err := manifest.Decode(b)
-		if err != nil {
-			return aff, err
-		}
-		r.heads[a] = head{m.Seq, m.Ctr, m.Hash()}
-	}
+	maps.Copy(r.heads, news)
 	r.vector = vector
 	return aff, nil
+}
+
+// joinableLocked returns an error if a received state must not be joined.
+func (r *Replica) joinableLocked(in *incoming) error {
+	if r.broken {
+		return ErrBroken // the staging file may be needed
+	}
+	if in.vector[r.cfg.Actor] > r.vector[r.cfg.Actor] { // with a head that this device has signed
+		r.fenceLocked()
+		return ErrOldCopy
+	}
+	return r.agreeLocked(in.m.Device, in.named)
 }
 
 // mergeLocked walks the local and the received records side by side, key by

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -23,7 +24,7 @@ import (
 
 func open(tb testing.TB, dir string) *Store {
 	tb.Helper()
-	s, err := Open(dir, Options{Small: true})
+	s, err := Open(dir, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -284,40 +285,70 @@ func TestCommitsAndHeads(t *testing.T) {
 }
 
 func TestHoldings(t *testing.T) {
-	s := open(t, t.TempDir())
-	defer s.Close()
+	dir := t.TempDir()
+	s := open(t, dir)
+	defer func() { _ = s.Close() }()
 	ids := make([]block.ID, 3)
 	for i := range ids {
 		ids[i] = block.ID(sha256.Sum256([]byte{byte(i)}))
 	}
 	nas, desk := device.ID{1}, device.ID{2}
-	if err := s.Hold(nas, ids, nil, []byte("c1")); err != nil {
-		t.Fatal(err)
+	reopen := func() error {
+		err := s.Close()
+		s = open(t, dir)
+		return err
 	}
-	if err := s.Hold(desk, ids[:1], nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Hold(nas, nil, ids[2:], []byte("c2")); err != nil {
-		t.Fatal(err)
-	}
-	want := [][]device.ID{{nas, desk}, {nas}, nil}
-	for i, id := range ids {
-		got, err := s.Holders(id)
-		if err != nil || !slices.Equal(got, want[i]) {
-			t.Fatalf("holders of block %d: %v, %v; want %v", i, got, err, want[i])
+	for _, step := range []struct {
+		name     string
+		do       func() error
+		held     string // by whom each block is, n for nas and d for desk
+		affirmed string
+		cursor   string // of nas
+	}{
+		{"nas tells", func() error { return s.Hold(nas, ids, nil, []byte("c1")) }, "n n n", "n n n", "c1"},
+		{"desk tells", func() error { return s.Hold(desk, ids[:1], nil, nil) }, "nd n n", "nd n n", "c1"},
+		{"nas gives one up", func() error { return s.Hold(nas, nil, ids[2:], []byte("c2")) }, "nd n ", "nd n ", "c2"},
+		{"nas begins anew", func() error { return s.Retell(nas) }, "nd n ", "d  ", ""},
+		{"it names one", func() error { return s.Hold(nas, ids[1:2], nil, nil) }, "nd n ", "d n ", ""},
+		{"that breaks off", reopen, "nd n ", "d n ", ""},
+		{"it begins anew again", func() error { return s.Retell(nas) }, "nd n ", "d  ", ""},
+		{"it names another", func() error { return s.Hold(nas, ids[2:], nil, nil) }, "nd n n", "d  n", ""},
+		{"desk goes on", func() error { return s.Hold(desk, ids[1:2], ids[:1], nil) }, "n nd n", " d n", ""},
+		{"all was told", func() error { return s.Retold(nas, []byte("c3")) }, " d n", " d n", "c3"},
+		{"nas goes on", func() error { return s.Hold(nas, ids[:1], ids[2:], []byte("c4")) }, "n d ", "n d ", "c4"},
+		{"nothing is left", func() error { return errors.Join(s.Retell(nas), s.Retold(nas, []byte("c5"))) }, " d ", " d ", "c5"},
+		{"what was not begun", func() error {
+			if s.Retold(desk, nil) == nil {
+				return errors.New("ends")
+			}
+			return nil
+		}, " d ", " d ", "c5"},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
 		}
-	}
-	if c, err := s.Cursor(nas); err != nil || string(c) != "c2" {
-		t.Fatalf("cursor %q, %v", c, err)
-	}
-	if err := s.ForgetHoldings(nas); err != nil {
-		t.Fatal(err)
-	}
-	if got, _ := s.Holders(ids[0]); !slices.Equal(got, []device.ID{desk}) {
-		t.Fatalf("after forgetting one device: %v", got)
-	}
-	if c, err := s.Cursor(nas); err != nil || c != nil {
-		t.Fatalf("cursor of a forgotten device %q, %v", c, err)
+		show := func(get func(block.ID) ([]device.ID, error)) string {
+			var out []string
+			for _, id := range ids {
+				devs, err := get(id)
+				if err != nil {
+					t.Fatalf("%s: %v", step.name, err)
+				}
+				of := ""
+				for _, dev := range devs {
+					of += map[device.ID]string{nas: "n", desk: "d"}[dev]
+				}
+				out = append(out, of)
+			}
+			return strings.Join(out, " ")
+		}
+		c, err := s.Cursor(nas)
+		if err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if held, affirmed := show(s.Holders), show(s.Affirmed); held != step.held || affirmed != step.affirmed || string(c) != step.cursor {
+			t.Errorf("%s: held by %q, affirmed %q, cursor %q; want %q, %q, %q", step.name, held, affirmed, c, step.held, step.affirmed, step.cursor)
+		}
 	}
 }
 

@@ -51,10 +51,6 @@ type live struct {
 
 var _ Device = (*live)(nil)
 
-// smallLimit is the bound of the state directory below which the database is
-// kept small.
-const smallLimit = 1 << 30
-
 // openDevice joins the parts of the device in s. This is the one place where
 // they meet; each knows the others through small interfaces only (adapters.go).
 func openDevice(s *State, log *slog.Logger) (d *live, err error) {
@@ -69,7 +65,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 		}
 	}()
 
-	if d.store, err = openStore(s, mayBeSmall(cfg), log); err != nil {
+	if d.store, err = openStore(s, log); err != nil {
 		return d, err
 	}
 	if d.id, err = loadIdentity(s, d.store); err != nil {
@@ -77,18 +73,18 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	}
 	d.self, _ = d.id.members.Member(d.id.key.ID()) // loadIdentity has checked it
 	limit := cfg.Limit(d.self.Role.String())
-	small := limit > 0 && limit < smallLimit
 	if d.keys, err = keysOf(d.id.epoch, d.id.secret); err != nil {
 		return d, err
 	}
 	if d.replica, err = replica.Open(replica.Config{
 		Store: d.store, Key: d.id.key, Actor: d.id.actor, Members: d.id.members,
 		Spread: d.keys.Derive("merkle"), Epoch: d.id.epoch, Staging: s.path(stagingName),
-		Keep: commitsKept(limit), Log: log,
+		Reserve: d.stagingRoom,
+		Keep:    commitsKept(limit), Log: log,
 	}); err != nil {
 		return d, damaged(s, "the tree in the database", err)
 	}
-	d.overhead = newOverhead(s, small)
+	d.overhead = newOverhead(s)
 	archive := d.self.Role == device.Archive
 	if d.cache, err = cache.Open(s.Blocks(), cache.Options{
 		Limit: limit, Keep: archive,
@@ -155,10 +151,6 @@ func (d *live) changed(added, gone []block.ID) {
 		d.keeper.Dropped()
 	}
 }
-
-// mayBeSmall tells whether the device may have a small bound, before its role
-// is known: an archive without a bound reads its small database just as well.
-func mayBeSmall(c Config) bool { return c.CacheSize > 0 && int64(c.CacheSize) < smallLimit }
 
 // commitsKept is how many bytes of commits are kept for peers.
 func commitsKept(limit int64) int64 {
