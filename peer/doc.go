@@ -35,7 +35,9 @@
 // Each device announces to all connected ones which blocks came and went, once
 // they are durable, as a numbered sequence (package wire). A device that was away
 // gets what it missed, or all from the start. What a device said counts until it
-// says otherwise, or says that it does not have a block it was asked for.
+// says otherwise, or says that it does not have a block it was asked for. While it
+// tells all from the start, what it said before still shows where blocks are, and is
+// replaced when all was told.
 //
 // # Dropping a copy
 //
@@ -47,7 +49,19 @@
 // last: it had a yes from some device that then had no intent and a copy; that device
 // dropped its own later than that, and so declared its intent after D's, against
 // what was supposed. An archive never drops: its word counts without a question
-// while it is not older than 30 days, and if it asks KEEP? the answer is no.
+// while it is not older than 30 days, and if it asks KEEP? the answer is no. The
+// word of an archive that tells all anew covers only what it has named since it
+// began: it may do so because it has lost something.
+//
+// A block that no file refers to goes without proof that others hold it
+// ([Exchange.Discard]), under an intent like any other. But a file of which this
+// device has not heard may refer to it. So KEEP? is asked only of devices which
+// said that they know every file that the asker knows: whatever it needs the
+// block for, who says yes knows that, and does not take the block for garbage
+// until it hears that it is needed no more. In the argument above, the device
+// that is left knows each file that D knew when it asked. A yes also binds for as
+// long as an intent, whatever is known, so that what the asker is just about to
+// write has time to arrive.
 //
 // An intent lasts until the proof that came of it has lapsed, and as long again.
 package peer

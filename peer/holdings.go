@@ -40,24 +40,46 @@ func (e *Exchange) known(dev device.ID) (c wire.Cursor, asOf time.Time, err erro
 	return c, time.UnixMilli(int64(binary.BigEndian.Uint64(b[48:]))), err
 }
 
-// heard takes an announcement of a device.
-func (e *Exchange) heard(dev device.ID, m wire.Hold) error {
-	if m.Reset {
-		if err := e.cfg.Holdings.ForgetHoldings(dev); err != nil {
-			return fmt.Errorf("holdings of %s: %w", dev.Short(), err)
+// hear takes an announcement. One that begins anew does not end what was known
+// before, which is right for the most part, until it is whole; but it is no proof
+// any more, since the reason may be that the device has lost something.
+func (ss *session) hear(m wire.Hold) error {
+	if err := ss.note(m); err != nil {
+		return fmt.Errorf("holdings of %s: %w", ss.p.dev.Short(), err)
+	}
+	if ss.e.cfg.Heard != nil {
+		ss.e.cfg.Heard(ss.p.dev)
+	}
+	return nil
+}
+
+func (ss *session) note(m wire.Hold) error {
+	held, p := ss.e.cfg.Holdings, ss.p
+	switch {
+	case m.Reset:
+		if err := held.Retell(p.dev); err != nil {
+			return err
 		}
+		p.setTelling(time.Now())
+		ss.knows = true
+	case !ss.knows: // what is left of an earlier announcement must not pass for all
+		return fmt.Errorf("%w: HOLD that goes on where nothing was", wire.ErrMessage)
 	}
-	var cursor []byte
-	if m.Final {
-		cursor, _ = m.Cursor.MarshalBinary() // never fails
-		cursor = binary.BigEndian.AppendUint64(cursor, uint64(time.Now().UnixMilli()))
+	if !m.Final {
+		return held.Hold(p.dev, m.Added, m.Gone, nil)
 	}
-	if err := e.cfg.Holdings.Hold(dev, m.Added, m.Gone, cursor); err != nil {
-		return fmt.Errorf("holdings of %s: %w", dev.Short(), err)
+	cursor, _ := m.Cursor.MarshalBinary() // never fails
+	cursor = binary.BigEndian.AppendUint64(cursor, uint64(time.Now().UnixMilli()))
+	if p.tellingSince().IsZero() {
+		return held.Hold(p.dev, m.Added, m.Gone, cursor)
 	}
-	if e.cfg.Heard != nil {
-		e.cfg.Heard(dev)
+	if err := held.Hold(p.dev, m.Added, m.Gone, nil); err != nil {
+		return err
 	}
+	if err := held.Retold(p.dev, cursor); err != nil {
+		return err
+	}
+	p.setTelling(time.Time{})
 	return nil
 }
 

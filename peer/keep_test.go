@@ -42,7 +42,7 @@ func TestProve(t *testing.T) {
 
 		began := time.Now()
 		ids := []block.ID{onAll, onOther, onAway, nowhere, onAll}
-		kept, err := me.Prove(t.Context(), ids)
+		kept, err := me.Prove(t.Context(), ids, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,26 +58,26 @@ func TestProve(t *testing.T) {
 
 		// This device does not vouch for what it was told it may drop, until some time
 		// after it may; the rest is as before.
-		if got, _ := other.Prove(t.Context(), []block.ID{onOther}); len(got) != 0 {
+		if got, _ := other.Prove(t.Context(), []block.ID{onOther}, nil); len(got) != 0 {
 			t.Errorf("the other may drop it, too: %+v", got)
 		}
 		pause(time.Until(kept[1].Until) + time.Second)
-		if got, _ := other.Prove(t.Context(), []block.ID{onOther}); len(got) != 0 {
+		if got, _ := other.Prove(t.Context(), []block.ID{onOther}, nil); len(got) != 0 {
 			t.Errorf("the other may drop it just after the proof has lapsed: %+v", got)
 		}
 		pause(2 * time.Minute)
-		if got, _ := other.Prove(t.Context(), []block.ID{onOther}); len(got) != 1 {
+		if got, _ := other.Prove(t.Context(), []block.ID{onOther}, nil); len(got) != 1 {
 			t.Errorf("the other may not drop it long after the proof has lapsed")
 		}
 
 		// An archive that was not heard of for a month does not count.
 		pause(31 * 24 * time.Hour)
-		if got, _ := me.Prove(t.Context(), []block.ID{onAll}); len(got) != 1 || !slices.Equal(got[0].Devices, []device.ID{other.id}) {
+		if got, _ := me.Prove(t.Context(), []block.ID{onAll}, nil); len(got) != 1 || !slices.Equal(got[0].Devices, []device.ID{other.id}) {
 			t.Errorf("after a month: %+v", got)
 		}
 		h.net.Connect(me.id, nas.id)
 		settle()
-		if got, _ := me.Prove(t.Context(), []block.ID{onAll}); len(got) != 1 || !slices.Equal(got[0].Devices, []device.ID{nas.id}) {
+		if got, _ := me.Prove(t.Context(), []block.ID{onAll}, nil); len(got) != 1 || !slices.Equal(got[0].Devices, []device.ID{nas.id}) {
 			t.Errorf("after it came back: %+v", got)
 		}
 	})
@@ -93,7 +93,7 @@ func TestWordIsConfirmed(t *testing.T) {
 		h.devs[1].blocks.Add(data)
 		h.net.ConnectAll()
 		pause(40 * 24 * time.Hour)
-		got, err := h.devs[0].Prove(t.Context(), []block.ID{id})
+		got, err := h.devs[0].Prove(t.Context(), []block.ID{id}, nil)
 		if err != nil || len(got) != 1 || time.Since(got[0].AsOf) > 2*time.Hour {
 			t.Errorf("got %+v, %v", got, err)
 		}
@@ -111,7 +111,7 @@ func TestProveCopies(t *testing.T) {
 		h.devs[2].blocks.Add(data)
 		h.net.ConnectAll()
 		settle()
-		got, err := h.devs[0].Prove(t.Context(), []block.ID{id})
+		got, err := h.devs[0].Prove(t.Context(), []block.ID{id}, nil)
 		if err != nil || len(got) != 1 || len(got[0].Devices) != 2 || got[0].Until.IsZero() {
 			t.Errorf("got %+v, %v", got, err)
 		}
@@ -128,12 +128,12 @@ func TestKeepIsRefused(t *testing.T) {
 		h.devs[1].blocks.OnRead = func(block.ID, []byte) ([]byte, error) { return random(100), nil }
 		h.net.ConnectAll()
 		settle()
-		if got, err := h.devs[0].Prove(t.Context(), []block.ID{id}); err != nil || len(got) != 0 {
+		if got, err := h.devs[0].Prove(t.Context(), []block.ID{id}, nil); err != nil || len(got) != 0 {
 			t.Errorf("damaged copy: got %+v, %v", got, err)
 		}
 		h.devs[1].blocks.OnRead = nil
 		h.archive(0)
-		if got, err := h.devs[0].Prove(t.Context(), []block.ID{id}); err != nil || len(got) != 0 {
+		if got, err := h.devs[0].Prove(t.Context(), []block.ID{id}, nil); err != nil || len(got) != 0 {
 			t.Errorf("archive asks: got %+v, %v", got, err)
 		}
 	})
@@ -183,7 +183,7 @@ func race(t *testing.T, seed uint64, devices int, mutate func(*peer.Exchange)) (
 				for i := range pauses[0] {
 					pause(pauses[0][i])
 					part := mine[rand.N(len(mine)):]
-					kept, err := d.Prove(t.Context(), part)
+					kept, err := d.Prove(t.Context(), part, nil)
 					if err != nil && !errors.Is(err, peer.ErrNotConnected) {
 						t.Error(err)
 					}
@@ -292,8 +292,44 @@ func TestShortAnswer(t *testing.T) {
 		})
 		h.net.ConnectAll()
 		settle()
-		if got, err := me.Prove(t.Context(), []block.ID{id}); err != nil || len(got) != 0 {
+		if got, err := me.Prove(t.Context(), []block.ID{id}, nil); err != nil || len(got) != 0 {
 			t.Errorf("got %+v, %v", got, err)
 		}
 	})
+}
+
+// Only devices that are informed are asked, and who they are is found out when the
+// intents stand.
+func TestProveAsksTheInformed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHive(t, 3)
+		me := h.devs[0]
+		data := random(100)
+		id := me.blocks.Add(data)
+		h.devs[1].blocks.Add(data)
+		h.devs[2].blocks.Add(data)
+		h.net.ConnectAll()
+		settle()
+		informed := func() ([]device.ID, error) {
+			if !me.Intends(id) {
+				t.Error("without an intent")
+			}
+			return []device.ID{h.devs[2].id}, nil
+		}
+		got, err := me.Prove(t.Context(), []block.ID{id}, informed)
+		if err != nil || len(got) != 1 || !slices.Equal(got[0].Devices, []device.ID{h.devs[2].id}) {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
+}
+
+// Before Run nobody is asked, and nobody waits.
+func TestProveBeforeRun(t *testing.T) {
+	e := peer.New(peer.Config{
+		Host: peertest.New(1).Host(device.ID{1}), Blocks: &peertest.Blocks{}, Holdings: &peertest.Holdings{},
+		Members: func() []device.Member { return nil },
+	})
+	if got, err := e.Prove(t.Context(), []block.ID{{1}}, nil); len(got) != 0 || !errors.Is(err, peer.ErrNotConnected) {
+		t.Errorf("got %v, %v", got, err)
+	}
 }

@@ -56,10 +56,17 @@ type Holdings interface {
 	// Hold records that dev holds added and no longer holds gone and, unless it is
 	// nil, keeps cursor with that: never the cursor without what came before it.
 	Hold(dev device.ID, added, gone []block.ID, cursor []byte) error
-	// ForgetHoldings forgets all that dev said, and its cursor.
-	ForgetHoldings(dev device.ID) error
-	// Holders returns the devices that hold the block, in no order.
+	// Retell says that from now on dev tells, with Hold, all that it holds. Its
+	// cursor is forgotten; what it said before stays until Retold.
+	Retell(dev device.ID) error
+	// Retold says that dev has told all: what it has not named since Retell is
+	// forgotten, and then cursor is kept.
+	Retold(dev device.ID, cursor []byte) error
+	// Holders returns the devices that said they hold the block, in no order.
 	Holders(id block.ID) ([]device.ID, error)
+	// Affirmed returns those of Holders whose word stands: without the devices that
+	// tell all anew and have not named the block since they began.
+	Affirmed(id block.ID) ([]device.ID, error)
 	// Cursor returns the cursor last kept of dev, nil if there is none.
 	Cursor(dev device.ID) ([]byte, error)
 }

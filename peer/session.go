@@ -27,6 +27,7 @@ type session struct {
 	p     *peer
 	s     Stream
 	hello wire.Hello // of the peer
+	knows bool       // what the peer holds was known when the session began, or is being told
 	out   *outbox
 	have  chan wire.HaveQuery // to answer
 	keep  chan wire.KeepQuery // to answer; takes longer, so in a queue of its own
@@ -133,6 +134,7 @@ func (ss *session) greet(r *wire.Reader) error {
 	if err != nil {
 		return err
 	}
+	ss.knows = known.Epoch != 0
 	hello := wire.Hello{Version: wire.Version, Epoch: ss.e.ledger.epoch, Known: known}
 	if err := ss.write(wire.Append(nil, hello)); err != nil {
 		return err
@@ -176,7 +178,7 @@ func (ss *session) run(ctx context.Context, r *wire.Reader) error {
 	cancel()
 	wg.Wait()
 	ss.p.mu.Lock()
-	ss.p.current = nil
+	ss.p.current, ss.p.telling = nil, time.Time{}
 	ss.p.mu.Unlock()
 	if e.cfg.Sync != nil {
 		e.cfg.Sync.Disconnected(dev)
@@ -278,7 +280,7 @@ func (ss *session) receive(r *wire.Reader) error {
 		case wire.Keep:
 			resolve(ss, ss.keeps, m.Nonce, m.Bits)
 		case wire.Hold:
-			err = ss.e.heard(ss.p.dev, m)
+			err = ss.hear(m)
 		case wire.Addrs:
 			ss.e.learn(ss.p.dev, m)
 		case wire.Unknown:

@@ -205,7 +205,7 @@ func TestHoldingsTravel(t *testing.T) {
 			if got := a.held.Held(b.id); got != n {
 				t.Errorf("%s: %d blocks known of, want %d", when, got, n)
 			}
-			if got := a.held.Forgot(); got != forgot {
+			if got := a.held.Retellings(); got != forgot {
 				t.Errorf("%s: told all %d times, want %d", when, got, forgot)
 			}
 		}
@@ -270,7 +270,7 @@ func TestHoldingsOverrun(t *testing.T) {
 		kept := b.blocks.Add(random(10))
 		h.net.ConnectAll()
 		settle()
-		if got := a.held.Forgot(); got != 2 {
+		if got := a.held.Retellings(); got != 2 {
 			t.Errorf("told all %d times, want 2", got)
 		}
 		if devs, _ := a.held.Holders(kept); len(devs) != 1 {

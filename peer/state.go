@@ -34,6 +34,7 @@ type peer struct {
 	mu      sync.Mutex
 	in      [wire.Lanes]Stream // that are served
 	current *session           // nil: none
+	telling time.Time          // since when it tells anew all that it holds; zero: it does not
 	seen    time.Time          // last time that it came or went
 	first   [wire.Lanes]window64
 	rate    float64 // bytes per second
@@ -89,6 +90,19 @@ func (p *peer) session() *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.current
+}
+
+// tellingSince returns since when the device tells anew all that it holds, zero if it does not.
+func (p *peer) tellingSince() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.telling
+}
+
+func (p *peer) setTelling(t time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.telling = t
 }
 
 // sighted notes that the device has come or gone, which ends what was held

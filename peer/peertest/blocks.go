@@ -94,17 +94,19 @@ type Holdings struct {
 	mu      sync.Mutex
 	held    map[block.ID][]device.ID
 	cursors map[device.ID][]byte
-	forgot  int
+	anew    map[device.ID]map[block.ID]bool // what was named since Retell
+	retold  int
 }
 
 // Hold records what a device said.
 func (h *Holdings) Hold(dev device.ID, added, gone []block.ID, cursor []byte) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.held == nil {
-		h.held, h.cursors = make(map[block.ID][]device.ID), make(map[device.ID][]byte)
-	}
+	h.initLocked()
 	for _, id := range added {
+		if h.anew[dev] != nil {
+			h.anew[dev][id] = true
+		}
 		if !slices.Contains(h.held[id], dev) {
 			h.held[id] = append(h.held[id], dev)
 		}
@@ -118,6 +120,13 @@ func (h *Holdings) Hold(dev device.ID, added, gone []block.ID, cursor []byte) er
 	return nil
 }
 
+func (h *Holdings) initLocked() {
+	if h.held == nil {
+		h.held, h.cursors = make(map[block.ID][]device.ID), make(map[device.ID][]byte)
+		h.anew = make(map[device.ID]map[block.ID]bool)
+	}
+}
+
 func (h *Holdings) dropLocked(id block.ID, dev device.ID) {
 	if devs := slices.DeleteFunc(slices.Clone(h.held[id]), func(d device.ID) bool { return d == dev }); len(devs) > 0 {
 		h.held[id] = devs
@@ -126,15 +135,29 @@ func (h *Holdings) dropLocked(id block.ID, dev device.ID) {
 	}
 }
 
-// ForgetHoldings forgets all that a device said.
-func (h *Holdings) ForgetHoldings(dev device.ID) error {
+// Retell notes that a device begins to tell all that it holds.
+func (h *Holdings) Retell(dev device.ID) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for id := range h.held {
-		h.dropLocked(id, dev)
-	}
+	h.initLocked()
+	h.anew[dev] = make(map[block.ID]bool)
 	delete(h.cursors, dev)
-	h.forgot++
+	h.retold++
+	return nil
+}
+
+// Retold forgets what a device did not name since Retell.
+func (h *Holdings) Retold(dev device.ID, cursor []byte) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.initLocked()
+	for id := range h.held {
+		if !h.anew[dev][id] {
+			h.dropLocked(id, dev)
+		}
+	}
+	delete(h.anew, dev)
+	h.cursors[dev] = slices.Clone(cursor)
 	return nil
 }
 
@@ -145,6 +168,15 @@ func (h *Holdings) Holders(id block.ID) ([]device.ID, error) {
 	return slices.Clone(h.held[id]), nil
 }
 
+// Affirmed is Holders without those that tell all anew and did not name the block since.
+func (h *Holdings) Affirmed(id block.ID) ([]device.ID, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(h.held[id]), func(dev device.ID) bool {
+		return h.anew[dev] != nil && !h.anew[dev][id]
+	}), nil
+}
+
 // Cursor returns the cursor of a device, or nil.
 func (h *Holdings) Cursor(dev device.ID) ([]byte, error) {
 	h.mu.Lock()
@@ -152,11 +184,11 @@ func (h *Holdings) Cursor(dev device.ID) ([]byte, error) {
 	return slices.Clone(h.cursors[dev]), nil
 }
 
-// Forgot returns how often ForgetHoldings was called.
-func (h *Holdings) Forgot() int {
+// Retellings returns how often Retell was called.
+func (h *Holdings) Retellings() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.forgot
+	return h.retold
 }
 
 // Held returns how many blocks a device holds.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,18 +23,25 @@ type alone struct {
 	gen     uint64              // grows with each change of in and touched from outside
 	due     bool                // the whole tree is to be looked at
 	looking bool                // it is being looked at
+	made    chan struct{}       // closed when the whole tree was looked at once
+	turn    chan struct{}       // cap 1: held by who looks
 	wake    chan struct{}
+
+	// lost are blocks that are here, and that others gave up, as long as it is not known
+	// which files they belong to.
+	lost map[block.ID]struct{}
 }
 
 // suspect is an inode that may be here only.
 type suspect struct {
 	bytes int64  // that are here only; -1 if it was not looked at yet
 	gen   uint64 // tells whether it was written again while it was looked at
+	lists []block.ID
 }
 
 func (a *alone) init() {
-	a.in, a.touched = map[tree.Ino]suspect{}, map[tree.Ino]uint64{}
-	a.wake = make(chan struct{}, 1)
+	a.in, a.touched, a.lost = map[tree.Ino]suspect{}, map[tree.Ino]uint64{}, map[block.ID]struct{}{}
+	a.wake, a.made, a.turn = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
 	a.due = true
 	a.poke()
 }
@@ -43,7 +51,7 @@ func (a *alone) push(inos ...tree.Ino) {
 	a.mu.Lock()
 	for _, ino := range inos {
 		a.gen++
-		a.in[ino] = suspect{-1, a.gen}
+		a.in[ino] = suspect{bytes: -1, gen: a.gen}
 	}
 	a.mu.Unlock()
 	a.poke()
@@ -56,6 +64,7 @@ func (a *alone) touch(inos ...tree.Ino) {
 		a.gen++
 		a.touched[ino] = a.gen
 	}
+	a.due = a.due || len(a.lost) > 0
 	a.mu.Unlock()
 	a.poke()
 }
@@ -68,11 +77,30 @@ func (a *alone) again() {
 	a.poke()
 }
 
+// lose has it found out which files blocks belong to that others gave up.
+func (a *alone) lose(ids ...block.ID) {
+	a.mu.Lock()
+	for _, id := range ids {
+		a.lost[id] = struct{}{}
+	}
+	a.due = true
+	a.mu.Unlock()
+	a.poke()
+}
+
+// learned says that the lists of a file have come to be known.
+func (a *alone) learned() {
+	a.mu.Lock()
+	a.due = a.due || len(a.lost) > 0
+	a.mu.Unlock()
+	a.poke()
+}
+
 // settled reports whether everything that is known was looked at.
 func (a *alone) settled() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return !a.due && !a.looking && len(a.touched) == 0
+	return !a.due && !a.looking && len(a.touched) == 0 && len(a.lost) == 0
 }
 
 // all returns the set as it is now.
@@ -90,7 +118,7 @@ func (a *alone) found(ino tree.Ino, gen uint64, o only) {
 		return
 	}
 	if o.alone {
-		a.in[ino] = suspect{o.bytes, gen}
+		a.in[ino] = suspect{o.bytes, gen, o.lists}
 	} else {
 		delete(a.in, ino)
 	}
@@ -105,26 +133,35 @@ func (a *alone) seen(ino tree.Ino, gen uint64, o only) {
 	}
 	delete(a.touched, ino)
 	if was, ok := a.in[ino]; o.alone && (!ok || was.gen < gen) {
-		a.in[ino] = suspect{o.bytes, gen}
+		a.in[ino] = suspect{o.bytes, gen, o.lists}
 	}
 }
 
-// begin takes what is to be looked at: everything if full is set, else the
-// touched inodes.
-func (a *alone) begin() (full bool, gen uint64, touched map[tree.Ino]uint64) {
+// begin takes what is to be looked at: everything if full is set, with the lost
+// blocks, else the touched inodes.
+func (a *alone) begin() (full bool, gen uint64, touched map[tree.Ino]uint64, lost map[block.ID]struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	full, a.due = a.due, false
 	a.looking = full
-	return full, a.gen, maps.Clone(a.touched)
+	if full {
+		lost, a.lost = a.lost, map[block.ID]struct{}{}
+	}
+	return full, a.gen, maps.Clone(a.touched), lost
 }
 
 // end replaces the account, as of gen, by a new one. What is in it and unknown
-// stays as it was.
-func (a *alone) end(gen uint64, fresh map[tree.Ino]only, unknown map[tree.Ino]struct{}) {
+// stays as it was, and so do blocks that are lost still.
+func (a *alone) end(gen uint64, fresh map[tree.Ino]only, unknown map[tree.Ino]struct{}, lost map[block.ID]struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.looking = false
+	maps.Copy(a.lost, lost)
+	select {
+	case <-a.made:
+	default:
+		close(a.made)
+	}
 	for ino, was := range a.in {
 		_, alone := fresh[ino]
 		_, open := unknown[ino]
@@ -134,16 +171,17 @@ func (a *alone) end(gen uint64, fresh map[tree.Ino]only, unknown map[tree.Ino]st
 	}
 	for ino, o := range fresh {
 		if was, ok := a.in[ino]; !ok || was.gen <= gen {
-			a.in[ino] = suspect{o.bytes, gen}
+			a.in[ino] = suspect{o.bytes, gen, o.lists}
 		}
 	}
 }
 
 // fail ends a look at the whole tree that came to nothing: it is tried again.
-func (a *alone) fail() {
+func (a *alone) fail(lost map[block.ID]struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.looking, a.due = false, true
+	maps.Copy(a.lost, lost)
 }
 
 func (a *alone) poke() {
@@ -171,7 +209,7 @@ func (k *Keeper) follow(ctx context.Context) {
 		case <-a.wake:
 		}
 		began := time.Now()
-		full := k.look(ctx)
+		full := k.look()
 		rest := max(pause, share*time.Since(began))
 		if full {
 			rest = max(rest, pauseFull)
@@ -185,22 +223,54 @@ func (k *Keeper) follow(ctx context.Context) {
 }
 
 // look brings the account up to date, and reports whether it went through the
-// whole tree.
-func (k *Keeper) look(ctx context.Context) (full bool) {
-	full, gen, touched := k.alone.begin()
+// whole tree. Lists that it lacks are fetched, and then it looks again.
+func (k *Keeper) look() (full bool) {
+	k.alone.turn <- struct{}{}
+	defer func() { <-k.alone.turn }()
+	return k.lookInTurn()
+}
+
+// account makes the account if that was not done yet.
+func (k *Keeper) account(ctx context.Context) error {
+	select {
+	case <-k.alone.made:
+		return nil
+	case k.alone.turn <- struct{}{}:
+		defer func() { <-k.alone.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-k.alone.made:
+		return nil
+	default:
+		k.lookInTurn()
+	}
+	select {
+	case <-k.alone.made:
+		return nil
+	default:
+		return ErrUnknown
+	}
+}
+
+func (k *Keeper) lookInTurn() (full bool) {
+	full, gen, touched, lost := k.alone.begin()
 	if full {
-		fresh, unknown, err := k.stock()
+		fresh, unknown, err := k.stock(lost)
 		if err != nil {
 			k.cfg.Log.Warn("taking stock of the tree", "err", err)
-			k.alone.fail()
+			k.alone.fail(lost)
 			time.AfterFunc(retryAfter, k.alone.poke)
 		} else {
-			k.alone.end(gen, fresh, unknown)
+			k.alone.end(gen, fresh, unknown, lost)
 		}
 	}
-	lists := mostLists
 	for ino, was := range k.alone.all() {
-		o, err := k.onlyHere(ino, k.fetchList(ctx, &lists))
+		o, err := k.onlyHere(ino)
+		if errors.Is(err, ErrUnknown) {
+			k.learn.want(ino)
+		}
 		if err != nil {
 			k.cfg.Log.Debug("copies of a file", "inode", ino, "err", err)
 			continue // still counted: better once too often than lost
@@ -208,7 +278,7 @@ func (k *Keeper) look(ctx context.Context) (full bool) {
 		k.alone.found(ino, was.gen, o)
 	}
 	for ino, g := range touched {
-		o, err := k.onlyHere(ino, nil)
+		o, err := k.onlyHere(ino)
 		if errors.Is(err, ErrUnknown) {
 			err = nil // its list is elsewhere: where it was changed
 		}
@@ -222,20 +292,25 @@ func (k *Keeper) look(ctx context.Context) (full bool) {
 }
 
 // stock goes through the whole tree: what is here alone, of which files that
-// cannot be told since their list is elsewhere, and, on an archive, what is missing.
-func (k *Keeper) stock() (fresh map[tree.Ino]only, unknown map[tree.Ino]struct{}, err error) {
+// cannot be told since their list is elsewhere, and, on an archive, what is
+// missing. It leaves in lost the blocks that may belong to files whose list is
+// elsewhere; that is fetched then.
+func (k *Keeper) stock(lost map[block.ID]struct{}) (fresh map[tree.Ino]only, unknown map[tree.Ino]struct{}, err error) {
 	fresh, unknown = map[tree.Ino]only{}, map[tree.Ino]struct{}{}
 	var missing []tree.Ino
 	err = k.cfg.Tree.Contents(func(ino tree.Ino, c tree.Content, d tree.Dot) error {
 		if k.cfg.Archive && !c.Ref.ID.IsZero() && (c.Ref.Depth > 0 || !k.cfg.Blocks.Has(c.Ref.ID)) {
 			missing = append(missing, ino) // the copier finds out which blocks of it are
 		}
-		o, err := k.onlyContent(c, d, nil)
+		o, err := k.onlyContent(c, d)
 		if errors.Is(err, ErrUnknown) {
 			unknown[ino], err = struct{}{}, nil
 		}
 		if o.alone {
 			fresh[ino] = fresh[ino].plus(o)
+		}
+		if err == nil && len(lost) > 0 {
+			_ = k.blocks(Ref{c.Ref, c.Size}, nil, func(id block.ID) error { delete(lost, id); return nil }) // as far as it is known
 		}
 		return err
 	})
@@ -249,6 +324,14 @@ func (k *Keeper) stock() (fresh map[tree.Ino]only, unknown map[tree.Ino]struct{}
 			return nil, nil, err
 		}
 	}
+	for id := range lost {
+		if held, err := k.heldElsewhere(id); len(unknown) == 0 || !k.cfg.Blocks.Has(id) || err == nil && held {
+			delete(lost, id)
+		}
+	}
+	if len(lost) > 0 {
+		k.learn.want(slices.Collect(maps.Keys(unknown))...)
+	}
 	if k.cfg.Archive {
 		k.fetch.push(missing...)
 	}
@@ -258,15 +341,18 @@ func (k *Keeper) stock() (fresh map[tree.Ino]only, unknown map[tree.Ino]struct{}
 // only is what of a content is on this device alone.
 type only struct {
 	alone bool
-	bytes int64 // of blocks; 0 if just its being there is not known elsewhere
+	bytes int64      // of blocks; 0 if just its being there is not known elsewhere
+	lists []block.ID // by which the rest is found, alone or not
 }
 
-func (o only) plus(p only) only { return only{o.alone || p.alone, o.bytes + p.bytes} }
+func (o only) plus(p only) only {
+	return only{o.alone || p.alone, o.bytes + p.bytes, append(slices.Clip(o.lists), p.lists...)}
+}
 
 // onlyHere tells what of a file, its conflict copies included, is on this
-// device alone. Lists that are not resident are obtained from get, if it is not nil; the
-// error is an [ErrUnknown] if one cannot be had.
-func (k *Keeper) onlyHere(ino tree.Ino, get func(block.ID) ([]byte, error)) (o only, err error) {
+// device alone. The error is an [ErrUnknown] if a list is missing without which
+// that cannot be told.
+func (k *Keeper) onlyHere(ino tree.Ino) (o only, err error) {
 	if _, err := k.cfg.Tree.Node(ino); errors.Is(err, fs.ErrNotExist) {
 		return only{}, nil // deleted since: nothing to lose
 	} else if err != nil {
@@ -274,7 +360,7 @@ func (k *Keeper) onlyHere(ino tree.Ino, get func(block.ID) ([]byte, error)) (o o
 	}
 	var unknown error
 	err = k.cfg.Tree.ContentsOf(ino, func(c tree.Content, d tree.Dot) error {
-		p, err := k.onlyContent(c, d, get)
+		p, err := k.onlyContent(c, d)
 		o = o.plus(p)
 		if errors.Is(err, ErrUnknown) {
 			unknown, err = err, nil
@@ -289,7 +375,7 @@ func (k *Keeper) onlyHere(ino tree.Ino, get func(block.ID) ([]byte, error)) (o o
 
 // onlyContent tells what of one content, which came with the commit d, is on
 // this device alone.
-func (k *Keeper) onlyContent(c tree.Content, d tree.Dot, get func(block.ID) ([]byte, error)) (o only, err error) {
+func (k *Keeper) onlyContent(c tree.Content, d tree.Dot) (o only, err error) {
 	o.alone = !k.cfg.Tree.Shared(d)
 	if c.Ref.ID.IsZero() {
 		if o.alone {
@@ -297,12 +383,15 @@ func (k *Keeper) onlyContent(c tree.Content, d tree.Dot, get func(block.ID) ([]b
 		}
 		return o, nil // travels with the tree
 	}
-	parts, err := k.partsFrom(Ref{c.Ref, c.Size}, get)
+	parts, err := k.parts(Ref{c.Ref, c.Size})
 	unknown := parts == nil && err == nil
 	if err != nil || unknown { // what can be told without the list
-		parts, err = []part{{c.Ref.ID, c.Size}}, nil
+		parts, err = []part{{c.Ref.ID, c.Size, c.Ref.Depth > 0}}, nil
 	}
 	for _, p := range parts {
+		if p.list {
+			o.lists = append(o.lists, p.id)
+		}
 		if !k.cfg.Blocks.Has(p.id) {
 			continue
 		}
@@ -321,26 +410,6 @@ func (k *Keeper) onlyContent(c tree.Content, d tree.Dot, get func(block.ID) ([]b
 	return o, err
 }
 
-// A list of a file that is here only in part may have been evicted, since
-// others have it. It is fetched again to tell about the rest, so many of them
-// at a time.
-const (
-	mostLists = 8
-	listWait  = time.Second
-)
-
-func (k *Keeper) fetchList(ctx context.Context, left *int) func(block.ID) ([]byte, error) {
-	return func(id block.ID) ([]byte, error) {
-		if *left <= 0 {
-			return nil, ErrUnknown
-		}
-		*left--
-		short, cancel := context.WithTimeout(ctx, listWait)
-		defer cancel()
-		return k.cfg.Blocks.Fill(short, id)
-	}
-}
-
 // Settled reports whether [Keeper.Waiting] tells all: false while the whole
 // tree, or what other devices changed, has still to be looked at.
 func (k *Keeper) Settled() bool { return k.alone.settled() }
@@ -351,7 +420,7 @@ func (k *Keeper) Waiting() (files, bytes int64) {
 	for ino, was := range k.alone.all() {
 		n := was.bytes
 		if n < 0 { // written just now
-			o, err := k.onlyHere(ino, nil)
+			o, err := k.onlyHere(ino)
 			if err == nil && !o.alone {
 				continue
 			}
@@ -376,71 +445,4 @@ func (k *Keeper) OnlyHere(limit int) []tree.Ino {
 		out = append(out, ino)
 	}
 	return out
-}
-
-// watch are those who want to know which inodes change meanwhile.
-type watch struct {
-	mu sync.Mutex
-	of map[*watching]struct{}
-}
-
-type watching struct{ inos map[tree.Ino]struct{} }
-
-func (w *watch) note(inos ...tree.Ino) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for x := range w.of {
-		for _, ino := range inos {
-			x.inos[ino] = struct{}{}
-		}
-	}
-}
-
-func (w *watch) begin() *watching {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	x := &watching{map[tree.Ino]struct{}{}}
-	w.of[x] = struct{}{}
-	return x
-}
-
-func (w *watch) end(x *watching) map[tree.Ino]struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.of, x)
-	return x.inos
-}
-
-// Garbage returns those of ids that nothing in the tree refers to, as far as
-// the tree and the extra live blocks can tell; none if that cannot be told.
-//
-// Extra calls back with the blocks that are needed beside those of the tree. It
-// is called before and after the tree was looked at, and what was committed or
-// adopted meanwhile is looked at last: a block that goes from "being
-// written" to "in the tree" at any time is seen in one of the three.
-func (k *Keeper) Garbage(ids []block.ID, extra func(func(block.ID))) ([]block.ID, error) {
-	dead := make(map[block.ID]struct{}, len(ids))
-	for _, id := range ids {
-		dead[id] = struct{}{}
-	}
-	needed := func(id block.ID) { delete(dead, id) }
-	x := k.watch.begin()
-	defer k.watch.end(x)
-	extra(needed)
-	if err := k.Live(needed); err != nil {
-		return nil, err
-	}
-	extra(needed)
-	for ino := range k.watch.end(x) {
-		if err := k.cfg.Tree.ContentsOf(ino, func(c tree.Content, _ tree.Dot) error { return k.live(c, needed) }); err != nil {
-			return nil, err
-		}
-	}
-	out := make([]block.ID, 0, len(dead))
-	for _, id := range ids {
-		if _, ok := dead[id]; ok {
-			out = append(out, id)
-		}
-	}
-	return out, nil
 }

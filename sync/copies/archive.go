@@ -12,8 +12,8 @@ import (
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
-// An archive fetches this many blocks at once: enough to fill a line with small
-// files, few enough to leave a reader's requests their place.
+// So many blocks are fetched at once: enough to fill a line with small files, few
+// enough to leave a reader's requests their place.
 const parallel = 16
 
 // retryAfter is how long a file that no reachable device holds waits, unless a
@@ -49,6 +49,18 @@ func (q *queue) pushLocked(ino tree.Ino) {
 		q.in[ino] = struct{}{}
 		q.order = append(q.order, ino)
 	}
+}
+
+// want is push, but leaves alone for a while what failed.
+func (q *queue) want(inos ...tree.Ino) {
+	q.mu.Lock()
+	for _, ino := range inos {
+		if _, failed := q.later[ino]; !failed {
+			q.pushLocked(ino)
+		}
+	}
+	q.mu.Unlock()
+	q.poke()
 }
 
 func (q *queue) poke() {
@@ -101,12 +113,18 @@ func (q *queue) len() int {
 }
 
 // Run takes stock of the whole tree and then follows it until ctx ends. Only an
-// archive copies; every device keeps account of what is on it alone.
+// archive copies; every device keeps account of what is on it alone, and fetches
+// lists without which that, or what is garbage, cannot be told.
 func (k *Keeper) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { k.follow(ctx); return nil })
+	g.Go(func() error { k.work(ctx, &k.learn, k.learnFile); return nil })
 	if k.cfg.Archive {
-		g.Go(func() error { k.copy(ctx); return nil })
+		slots := make(chan struct{}, parallel) // bounds blocks under way, over all files
+		g.Go(func() error {
+			k.work(ctx, &k.fetch, func(ctx context.Context, ino tree.Ino) error { return k.copyFile(ctx, ino, slots) })
+			return nil
+		})
 	}
 	return g.Wait()
 }
@@ -114,6 +132,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 // Adopted tells the keeper which inodes another device has changed.
 func (k *Keeper) Adopted(inos []tree.Ino) {
 	k.watch.note(inos...)
+	k.heads.note(inos...)
 	if k.cfg.Archive {
 		k.fetch.push(inos...)
 	}
@@ -123,6 +142,7 @@ func (k *Keeper) Adopted(inos []tree.Ino) {
 // Wrote tells the keeper that this device has committed content to an inode.
 func (k *Keeper) Wrote(ino tree.Ino) {
 	k.watch.note(ino)
+	k.heads.note(ino)
 	k.alone.push(ino)
 }
 
@@ -132,14 +152,17 @@ func (k *Keeper) Heard() { k.alone.poke() }
 
 // Lost tells the keeper that another device said it no longer holds ids.
 func (k *Keeper) Lost(ids []block.ID) {
+	var lost []block.ID
 	for _, id := range ids {
 		if !k.cfg.Blocks.Has(id) {
 			continue
 		}
 		if held, err := k.heldElsewhere(id); err != nil || !held {
-			k.LostAll() // which files it belongs to is not known
-			return
+			lost = append(lost, id)
 		}
+	}
+	if len(lost) > 0 {
+		k.alone.lose(lost...)
 	}
 }
 
@@ -156,28 +179,30 @@ func (k *Keeper) Dropped() {
 }
 
 // Reconnected tells the keeper that a device can be reached (again).
-func (k *Keeper) Reconnected() { k.fetch.retry() }
+func (k *Keeper) Reconnected() {
+	k.fetch.retry()
+	k.learn.retry()
+}
 
 // Missing returns how many files an archive has still to look at or to copy.
 func (k *Keeper) Missing() int { return k.fetch.len() }
 
-// copy brings the content of queued inodes here.
-func (k *Keeper) copy(ctx context.Context) {
-	slots := make(chan struct{}, parallel) // bounds blocks under way, over all files
+// work does something for queued inodes until ctx ends.
+func (k *Keeper) work(ctx context.Context, q *queue, do func(ctx context.Context, ino tree.Ino) error) {
 	files := make(chan struct{}, parallel) // bounds files under way
 	var running sync.WaitGroup
 	defer running.Wait()
 	timer := time.NewTicker(retryAfter)
 	defer timer.Stop()
 	for {
-		ino, ok := k.fetch.take()
+		ino, ok := q.take()
 		if !ok {
 			select {
 			case <-ctx.Done():
 				return
-			case <-k.fetch.wake:
+			case <-q.wake:
 			case <-timer.C:
-				k.fetch.retry()
+				q.retry()
 			}
 			continue
 		}
@@ -188,11 +213,11 @@ func (k *Keeper) copy(ctx context.Context) {
 		}
 		running.Go(func() {
 			defer func() { <-files }()
-			err := k.copyFile(ctx, ino, slots)
+			err := do(ctx, ino)
 			if err != nil && ctx.Err() == nil {
-				k.cfg.Log.Debug("copy waits", "inode", ino, "err", err)
+				k.cfg.Log.Debug("a file waits for blocks", "inode", ino, "err", err)
 			}
-			k.fetch.done(ino, err != nil)
+			q.done(ino, err != nil)
 		})
 	}
 }

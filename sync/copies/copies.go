@@ -1,6 +1,12 @@
 // Package copies knows which blocks the files of the tree consist of and on
 // which devices they are. It brings everything here on an archive, tells which
-// files exist on this device only, and answers where a file is.
+// files exist on this device only, answers where a file is, and finds the blocks
+// that no file needs.
+//
+// All of that follows from the lists that say which blocks a file consists of,
+// and a list may have been evicted. One does not go while something of its file is here
+// only ([Keeper.Tied]), so after a restart that is known; lists that are needed to tell what
+// others gave up, or what is garbage, are fetched again.
 //
 // What another device holds is known from that device's own word only (it says
 // so when it takes or gives up a block); that a file was written by a device
@@ -31,6 +37,8 @@ type Tree interface {
 	Node(ino tree.Ino) (tree.Node, error)
 	// Shared reports whether another device said that it knows the commit d.
 	Shared(d tree.Dot) bool
+	// Knowing returns the other devices that said they know all of dots.
+	Knowing(dots ...tree.Dot) []device.ID
 }
 
 // Blocks is the cache of this device.
@@ -60,12 +68,15 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// Keeper is safe for concurrent use. Its fields after New: alone and fetch have
-// their own locks and are never held over I/O.
+// Keeper is safe for concurrent use. Each of its parts has its own lock, which
+// is not held over I/O, except for one in heads that only heads uses.
 type Keeper struct {
 	cfg   Config
 	fetch queue // archive: inodes whose content may be missing here
+	learn queue // inodes whose lists are missing here and wanted
+	lists lists // those for which there is no room in the cache
 	alone alone // inodes whose content may be on this device only
+	heads heads // what others must know before they count as holders
 	watch watch // inodes that change while garbage is looked for
 }
 
@@ -76,7 +87,9 @@ func New(cfg Config) *Keeper {
 	}
 	k := &Keeper{cfg: cfg}
 	k.fetch.init()
+	k.learn.init()
 	k.alone.init()
+	k.heads.init()
 	k.watch.of = map[*watching]struct{}{}
 	return k
 }
@@ -89,52 +102,6 @@ type Ref struct {
 
 // RefOf returns the ref of a node's content.
 func RefOf(n tree.Node) Ref { return Ref{n.Ref, n.Size} }
-
-// blocks calls fn with every block of a content, list blocks too; get obtains
-// the sealed bytes of list blocks.
-func (k *Keeper) blocks(r Ref, get func(block.ID) ([]byte, error), fn func(block.ID) error) error {
-	if r.ID.IsZero() {
-		return nil
-	}
-	if r.Depth == 0 {
-		return fn(r.ID)
-	}
-	open := func(id block.ID) ([]byte, error) {
-		sealed, err := get(id)
-		if err != nil {
-			return nil, err
-		}
-		return k.cfg.Keys.Open(id, block.List, sealed)
-	}
-	return chunk.Blocks(r.Depth, r.ID, r.Size, open, func(id block.ID, _ block.Type) error { return fn(id) })
-}
-
-// Live calls fn with every block that the tree refers to. It fails with
-// [ErrUnknown] if the list of some file is not resident, so that what the file
-// refers to cannot be told.
-func (k *Keeper) Live(fn func(block.ID)) error {
-	return k.cfg.Tree.Contents(func(_ tree.Ino, c tree.Content, _ tree.Dot) error { return k.live(c, fn) })
-}
-
-// live is Live for one content.
-func (k *Keeper) live(c tree.Content, fn func(block.ID)) error {
-	err := k.blocks(Ref{c.Ref, c.Size}, k.cfg.Blocks.Read, func(id block.ID) error { fn(id); return nil })
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnknown, err)
-	}
-	return nil
-}
-
-// Learn brings the lists of a content here, so that [Keeper.Where] can tell
-// which blocks it consists of.
-func (k *Keeper) Learn(ctx context.Context, r Ref) error {
-	return k.blocks(r, func(id block.ID) ([]byte, error) {
-		if sealed, err := k.cfg.Blocks.Read(id); err == nil {
-			return sealed, nil
-		}
-		return k.cfg.Blocks.Fill(ctx, id)
-	}, func(block.ID) error { return nil })
-}
 
 // holders returns the devices whose copy of a block counts.
 func (k *Keeper) holders(id block.ID) ([]device.ID, error) {
@@ -185,7 +152,7 @@ func (k *Keeper) Where(r Ref, ask func(ids []block.ID) map[device.ID][]bool) (Wh
 	}
 	if parts == nil { // the list is elsewhere: whoever has it has some of the content
 		w.Listed = false
-		parts = []part{{r.ID, 0}}
+		parts = []part{{id: r.ID}}
 	}
 	w.Blocks = len(parts)
 	count := map[device.ID]int{}
@@ -238,41 +205,30 @@ func (k *Keeper) Where(r Ref, ask func(ids []block.ID) map[device.ID][]bool) (Wh
 type part struct {
 	id    block.ID
 	bytes int64 // of content; 0 for a list block
+	list  bool
 }
 
 // parts returns the distinct blocks of a content with the bytes of content that
-// each stands for, or nil if the list is not resident.
-func (k *Keeper) parts(r Ref) ([]part, error) { return k.partsFrom(r, nil) }
-
-// partsFrom is parts, with get, if it is not nil, for lists that are not resident.
-func (k *Keeper) partsFrom(r Ref, get func(block.ID) ([]byte, error)) ([]part, error) {
+// each stands for, or nil if a list is not here.
+func (k *Keeper) parts(r Ref) ([]part, error) {
 	if r.Depth == 0 {
-		return []part{{r.ID, r.Size}}, nil
+		return []part{{id: r.ID, bytes: r.Size}}, nil
 	}
-	open := func(id block.ID) ([]byte, error) {
-		sealed, err := k.cfg.Blocks.Read(id)
-		if err != nil && get != nil {
-			sealed, err = get(id)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
-		}
-		return k.cfg.Keys.Open(id, block.List, sealed)
-	}
+	open := k.open(nil)
 	var out []part
 	at := map[block.ID]int{}
-	add := func(id block.ID, n int64) {
+	add := func(id block.ID, n int64, list bool) {
 		i, ok := at[id]
 		if !ok {
 			i = len(out)
 			at[id] = i
-			out = append(out, part{id: id})
+			out = append(out, part{id: id, list: list})
 		}
 		out[i].bytes += n
 	}
 	if err := chunk.Blocks(r.Depth, r.ID, r.Size, open, func(id block.ID, t block.Type) error {
 		if t == block.List {
-			add(id, 0)
+			add(id, 0, true)
 		}
 		return nil
 	}); err != nil {
@@ -283,7 +239,7 @@ func (k *Keeper) partsFrom(r Ref, get func(block.ID) ([]byte, error)) ([]part, e
 	}
 	err := chunk.Walk(r.Depth, r.ID, r.Size, 0, r.Size, open, func(_ int64, e chunk.Extent) error {
 		if !e.Hole {
-			add(e.ID, e.Len)
+			add(e.ID, e.Len, false)
 		} else if len(out) > 0 {
 			out[0].bytes += e.Len // holes cost nothing: they come with the list
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -37,39 +38,57 @@ var lanes = map[cache.Priority]peer.Priority{
 type prover struct{ d *live }
 
 func (p prover) Prove(ctx context.Context, ids []block.ID) ([]cache.Proof, error) {
-	kept, err := p.d.exchange.Prove(ctx, ids)
-	held := make(map[block.ID]struct{}, len(kept))
+	d := p.d
+	kept, err := d.exchange.Prove(ctx, ids, d.keeper.Informed)
+	held := make([]block.ID, len(kept))
+	for i, k := range kept {
+		held[i] = k.ID
+	}
 	out := make([]cache.Proof, 0, len(ids))
-	for _, k := range kept {
-		holders := make([][32]byte, len(k.Devices))
-		for i, dev := range k.Devices {
-			holders[i] = dev
+	if len(kept) > 0 {
+		tied, terr := d.keeper.Tied(ctx, held)
+		if terr != nil {
+			return nil, errors.Join(err, terr)
 		}
-		held[k.ID] = struct{}{}
-		proof := cache.NewProof(k.ID, holders, k.AsOf)
-		if !k.Until.IsZero() {
-			proof = proof.Before(k.Until)
+		for _, k := range kept {
+			if _, stays := tied[k.ID]; !stays {
+				out = append(out, proofOf(k))
+			}
 		}
-		out = append(out, proof)
 	}
 	var rest []block.ID
 	for _, id := range ids {
-		if _, ok := held[id]; !ok {
+		if !slices.Contains(held, id) {
 			rest = append(rest, id)
 		}
 	}
 	if len(rest) == 0 {
 		return out, err
 	}
-	garbage, gerr := p.d.keeper.Garbage(rest, p.d.files.Live)
+	garbage, gerr := d.exchange.Discard(rest, func(ids []block.ID) ([]block.ID, error) {
+		return d.keeper.Garbage(ids, d.files.Live)
+	})
 	if gerr != nil {
-		p.d.log.Debug("garbage cannot be told", "err", gerr) // more room may be had once lists are here
+		d.log.Debug("garbage cannot be told", "err", gerr) // more room may be had once lists are here
 		return out, err
 	}
 	for _, id := range garbage {
 		out = append(out, cache.Unreferenced(id))
 	}
 	return out, err
+}
+
+// proofOf says to the cache what the exchange found out.
+func proofOf(k peer.Kept) cache.Proof {
+	holders := make([][32]byte, len(k.Devices))
+	for i, dev := range k.Devices {
+		holders[i] = dev
+	}
+	proof := cache.NewProof(k.ID, holders, k.AsOf)
+	if !k.Until.IsZero() {
+		proof = proof.Before(k.Until)
+	}
+	return proof
 }
 
 // holdings keeps what other devices say they hold, and tells the keeper of
@@ -88,9 +107,9 @@ func (h holdings) Hold(dev device.ID, added, gone []block.ID, cursor []byte) err
 	return err
 }
 
-// ForgetHoldings implements [peer.Holdings].
-func (h holdings) ForgetHoldings(dev device.ID) error {
-	err := h.Store.ForgetHoldings(dev)
+// Retold implements [peer.Holdings].
+func (h holdings) Retold(dev device.ID, cursor []byte) error {
+	err := h.Store.Retold(dev, cursor)
 	h.d.keeper.LostAll()
 	return err
 }
@@ -110,7 +129,16 @@ func (b blocks) Ahead(ctx context.Context, id block.ID) ([]byte, error) {
 
 func (b blocks) Has(id block.ID) bool { return b.d.cache.Has(id) }
 
+// Put stores a block that a commit is going to name, and that therefore
+// [file.Table.Live] names already. One that was garbage until now may be
+// on its way out: then either it was looked for after it was named, and stays,
+// or it was intended to go before, and is kept from that here. If it has gone,
+// it is stored once more.
 func (b blocks) Put(ctx context.Context, id block.ID, sealed []byte) error {
+	if b.d.exchange.Intends(id) {
+		b.d.cache.Pin(id)
+		time.AfterFunc(peer.IntentFor, func() { b.d.cache.Unpin(id) })
+	}
 	return b.d.cache.Put(ctx, id, sealed, cache.Local)
 }
 
@@ -138,33 +166,39 @@ func (c copied) Fill(ctx context.Context, id block.ID) ([]byte, error) {
 // overhead measures what of the state directory neither the cache nor a
 // reservation accounts for: the database, the log, the settings.
 type overhead struct {
-	dir   string
-	slack int64 // what the database may grow by until it is measured again
+	dir string
 
 	mu   sync.Mutex
 	at   time.Time
 	last int64
 }
 
-// overheadEvery is how long a measurement serves. The slack covers what the
-// database can write in that time and in one compaction.
-const overheadEvery = 50 * time.Millisecond
+// overheadEvery is how long a measurement serves. The slack on top covers what
+// the database can write in that time and in one compaction, which rewrites a
+// part of it, up to ten tables.
+const (
+	overheadEvery = 50 * time.Millisecond
+	slackLeast    = 8 << 20
+	slackMost     = 24 << 20
+	slackPart     = 4
+)
 
-func newOverhead(s *State, small bool) *overhead {
-	o := &overhead{dir: s.Dir(), slack: 24 << 20}
-	if small {
-		o.slack = 8 << 20
-	}
-	return o
+func newOverhead(s *State) *overhead { return &overhead{dir: s.Dir()} }
+
+// bytes is what the cache leaves to the rest: what that takes, and room to grow.
+func (o *overhead) bytes() int64 {
+	n := o.used()
+	return n + min(max(n/slackPart, slackLeast), slackMost)
 }
 
-func (o *overhead) bytes() int64 {
+// used is what is allocated.
+func (o *overhead) used() int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if now := time.Now(); now.Sub(o.at) >= overheadEvery {
 		o.at, o.last = now, o.measure()
 	}
-	return o.last + o.slack
+	return o.last
 }
 
 // measure adds up the allocated bytes; what vanishes meanwhile counts nothing.

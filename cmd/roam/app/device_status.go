@@ -29,15 +29,12 @@ func (d *live) Status(context.Context) (Status, error) {
 		Hive:   HiveInfo{ID: d.id.members.Hive().String()},
 		Root:   hex.EncodeToString(state[:]),
 		Cache: CacheStatus{
-			LimitBytes: u.Limit, UsedBytes: u.Used + u.Reserved + u.Overhead,
+			LimitBytes: u.Limit, UsedBytes: u.Used + u.Reserved + d.overhead.used(),
 			PinnedBytes: u.Pinned, Blocks: u.Blocks,
 		},
 		Conflicts:   len(conflicts),
 		Unavailable: d.unavailable(),
 		Addresses:   d.host.Addrs(),
-	}
-	if d.overhead != nil { // what is really allocated, without what is kept free for growth
-		s.Cache.UsedBytes -= d.overhead.slack
 	}
 	for _, p := range d.exchange.Peers() {
 		st := PeerStatus{

@@ -31,7 +31,7 @@ const identityVersion = 1
 
 // save writes the identity into the new database of s.
 func (id *identity) save(s *State) (err error) {
-	st, err := openStore(s, true, nil)
+	st, err := openStore(s, nil)
 	if err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func cutBytes(b []byte, limit uint64) (v, rest []byte, err error) {
 
 // saveAddresses keeps the first addresses of another device in a new database.
 func saveAddresses(s *State, dev device.ID, addrs []string) (err error) {
-	st, err := openStore(s, true, nil)
+	st, err := openStore(s, nil)
 	if err != nil {
 		return err
 	}
