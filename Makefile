@@ -59,7 +59,7 @@ check: lint race integration ## what must pass before a change lands
 needs:
 	@missing=; \
 	if [ "$$(id -u)" != 0 ] && ! command -v fusermount3 >/dev/null; then missing="$$missing fuse3"; fi; \
-	for tool in git rsync sqlite3; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	for tool in git python3 rsync sqlite3; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	command -v getfattr >/dev/null || missing="$$missing attr"; \
 	command -v ip >/dev/null || missing="$$missing iproute2"; \
 	if [ -n "$$missing" ]; then \

@@ -31,7 +31,7 @@ func onLAN(t *testing.T) (l *lan, nas, laptop *device) {
 // disconnected waits until the device has noticed that nobody is there.
 func (d *device) disconnected() {
 	d.t.Helper()
-	eventually(d.t, time.Minute, d.name+" is alone", func() error {
+	eventually(d.t, time.Minute, d.Name+" is alone", func() error {
 		for _, p := range d.status().Peers {
 			if p.Connected {
 				return errors.New(p.Name + " is connected")
@@ -46,27 +46,27 @@ func (d *device) disconnected() {
 func TestCutEditHeal(t *testing.T) {
 	l, nas, laptop := onLAN(t)
 	both := []*device{nas, laptop}
-	write(t, filepath.Join(nas.mount, "shared.txt"), []byte("before"))
-	write(t, filepath.Join(nas.mount, "gone.txt"), []byte("to be deleted"))
-	write(t, filepath.Join(nas.mount, "old.txt"), []byte("to be renamed"))
+	write(t, filepath.Join(nas.Mount, "shared.txt"), []byte("before"))
+	write(t, filepath.Join(nas.Mount, "gone.txt"), []byte("to be deleted"))
+	write(t, filepath.Join(nas.Mount, "old.txt"), []byte("to be renamed"))
 	sameTree(both...)
 
 	l.cut(laptop)
 	for _, d := range both {
 		d.disconnected()
-		write(t, filepath.Join(d.mount, "shared.txt"), []byte("edited on "+d.name))
-		write(t, filepath.Join(d.mount, "only "+d.name), []byte(d.name))
-		write(t, filepath.Join(d.mount, "same name"), []byte("by "+d.name))
-		write(t, filepath.Join(d.mount, "equal"), []byte("the same bytes"))
+		write(t, filepath.Join(d.Mount, "shared.txt"), []byte("edited on "+d.Name))
+		write(t, filepath.Join(d.Mount, "only "+d.Name), []byte(d.Name))
+		write(t, filepath.Join(d.Mount, "same name"), []byte("by "+d.Name))
+		write(t, filepath.Join(d.Mount, "equal"), []byte("the same bytes"))
 	}
 	if err := errors.Join(
-		os.Remove(filepath.Join(nas.mount, "gone.txt")),
-		os.Rename(filepath.Join(nas.mount, "old.txt"), filepath.Join(nas.mount, "new.txt")),
-		os.WriteFile(filepath.Join(laptop.mount, "old.txt"), []byte("edited meanwhile"), 0o644),
-		os.Mkdir(filepath.Join(nas.mount, "folder"), 0o755),
-		os.WriteFile(filepath.Join(nas.mount, "folder", "a"), []byte("a"), 0o644),
-		os.Mkdir(filepath.Join(laptop.mount, "folder"), 0o755),
-		os.WriteFile(filepath.Join(laptop.mount, "folder", "b"), []byte("b"), 0o644),
+		os.Remove(filepath.Join(nas.Mount, "gone.txt")),
+		os.Rename(filepath.Join(nas.Mount, "old.txt"), filepath.Join(nas.Mount, "new.txt")),
+		os.WriteFile(filepath.Join(laptop.Mount, "old.txt"), []byte("edited meanwhile"), 0o644),
+		os.Mkdir(filepath.Join(nas.Mount, "folder"), 0o755),
+		os.WriteFile(filepath.Join(nas.Mount, "folder", "a"), []byte("a"), 0o644),
+		os.Mkdir(filepath.Join(laptop.Mount, "folder"), 0o755),
+		os.WriteFile(filepath.Join(laptop.Mount, "folder", "b"), []byte("b"), 0o644),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -76,13 +76,13 @@ func TestCutEditHeal(t *testing.T) {
 
 	for _, d := range both {
 		got := map[string]string{}
-		list, err := os.ReadDir(d.mount)
+		list, err := os.ReadDir(d.Mount)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, e := range list {
 			if !e.IsDir() {
-				got[e.Name()] = string(read(t, filepath.Join(d.mount, e.Name())))
+				got[e.Name()] = string(read(t, filepath.Join(d.Mount, e.Name())))
 			}
 		}
 		copies := map[string]int{}
@@ -95,16 +95,16 @@ func TestCutEditHeal(t *testing.T) {
 			"same name: by nas", "same name: by laptop", "equal: the same bytes", "new: edited meanwhile",
 		} {
 			if copies[want] != 1 {
-				t.Errorf("%s shows %q %d times; it has %q", d.name, want, copies[want], got)
+				t.Errorf("%s shows %q %d times; it has %q", d.Name, want, copies[want], got)
 			}
 		}
 		for _, gone := range []string{"gone.txt", "old.txt"} {
 			if _, ok := got[gone]; ok {
-				t.Errorf("%s still shows %s", d.name, gone)
+				t.Errorf("%s still shows %s", d.Name, gone)
 			}
 		}
-		read(t, filepath.Join(d.mount, "folder", "a"))
-		read(t, filepath.Join(d.mount, "folder", "b"))
+		read(t, filepath.Join(d.Mount, "folder", "a"))
+		read(t, filepath.Join(d.Mount, "folder", "b"))
 	}
 	if n := nas.status().Conflicts; n == 0 {
 		t.Error("no conflict is reported")
@@ -117,11 +117,11 @@ func TestCutEditHeal(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	l, nas, laptop := onLAN(t)
 	away, here := noise(7, 200_000), noise(8, 200_000)
-	write(t, filepath.Join(nas.mount, "away"), away)
-	write(t, filepath.Join(nas.mount, "here"), here)
+	write(t, filepath.Join(nas.Mount, "away"), away)
+	write(t, filepath.Join(nas.Mount, "here"), here)
 	laptop.reads("here", here)
 	eventually(t, time.Minute, "the laptop knows the other file", func() error {
-		info, err := os.Stat(filepath.Join(laptop.mount, "away"))
+		info, err := os.Stat(filepath.Join(laptop.Mount, "away"))
 		if err == nil && info.Size() != int64(len(away)) {
 			return fmt.Errorf("%d bytes", info.Size())
 		}
@@ -131,17 +131,17 @@ func TestUnreachable(t *testing.T) {
 	laptop.down() // so that nothing is in the kernel's caches either
 	laptop.up()
 
-	if _, err := os.ReadDir(laptop.mount); err != nil {
+	if _, err := os.ReadDir(laptop.Mount); err != nil {
 		t.Fatal(err)
 	}
-	if info, err := os.Stat(filepath.Join(laptop.mount, "away")); err != nil || info.Size() != int64(len(away)) {
+	if info, err := os.Stat(filepath.Join(laptop.Mount, "away")); err != nil || info.Size() != int64(len(away)) {
 		t.Fatalf("stat: %v, %v", info, err)
 	}
-	if got := read(t, filepath.Join(laptop.mount, "here")); !bytes.Equal(got, here) {
+	if got := read(t, filepath.Join(laptop.Mount, "here")); !bytes.Equal(got, here) {
 		t.Fatal("what is resident is not read")
 	}
 	began := time.Now()
-	_, err := os.ReadFile(filepath.Join(laptop.mount, "away"))
+	_, err := os.ReadFile(filepath.Join(laptop.Mount, "away"))
 	if !errors.Is(err, syscall.EIO) {
 		t.Fatalf("read of missing bytes: %v", err)
 	}
@@ -152,9 +152,8 @@ func TestUnreachable(t *testing.T) {
 	if len(s.Unavailable) != 1 || s.Unavailable[0].Path != "/away" || len(s.Unavailable[0].Holders) == 0 || s.Unavailable[0].Holders[0].Name != "nas" {
 		t.Fatalf("status names %+v", s.Unavailable)
 	}
-	logged, err := os.ReadFile(filepath.Join(laptop.state, "log"))
-	if err != nil || !strings.Contains(string(logged), "nas") {
-		t.Fatalf("the log does not name nas: %q, %v", logged, err)
+	if logged := laptop.logged(); !strings.Contains(logged, "nas") {
+		t.Fatalf("the log does not name nas: %q", logged)
 	}
 	l.heal(laptop)
 	laptop.reads("away", away)
@@ -163,13 +162,13 @@ func TestUnreachable(t *testing.T) {
 // TestStartWithoutNetwork starts a device whose link is down.
 func TestStartWithoutNetwork(t *testing.T) {
 	l, nas, laptop := onLAN(t)
-	write(t, filepath.Join(nas.mount, "f"), []byte("from the server"))
+	write(t, filepath.Join(nas.Mount, "f"), []byte("from the server"))
 	laptop.reads("f", []byte("from the server"))
 	laptop.down()
 	l.cut(laptop)
 	laptop.up()
 	laptop.reads("f", []byte("from the server"))
-	write(t, filepath.Join(laptop.mount, "g"), []byte("written alone"))
+	write(t, filepath.Join(laptop.Mount, "g"), []byte("written alone"))
 	l.heal(laptop)
 	nas.reads("g", []byte("written alone"))
 	sameTree(nas, laptop)
@@ -180,11 +179,11 @@ func TestStartWithoutNetwork(t *testing.T) {
 func TestRoaming(t *testing.T) {
 	l, nas, laptop := onLAN(t)
 	l.readdress(laptop)
-	write(t, filepath.Join(laptop.mount, "f"), []byte("from a new address"))
+	write(t, filepath.Join(laptop.Mount, "f"), []byte("from a new address"))
 	nas.reads("f", []byte("from a new address"))
 	nas.down()
 	nas.up()
-	write(t, filepath.Join(laptop.mount, "g"), []byte("after the restart"))
+	write(t, filepath.Join(laptop.Mount, "g"), []byte("after the restart"))
 	nas.reads("g", []byte("after the restart"))
 	sameTree(nas, laptop)
 }
@@ -198,11 +197,11 @@ func TestThreeDevices(t *testing.T) {
 	desk.join(laptop)
 	desk.up()
 	connected(nas, laptop, desk)
-	write(t, filepath.Join(desk.mount, "f"), noise(9, 2<<20))
+	write(t, filepath.Join(desk.Mount, "f"), noise(9, 2<<20))
 	sameTree(nas, laptop, desk)
 	l.cut(nas)
 	nas.disconnected()
-	write(t, filepath.Join(desk.mount, "g"), []byte("while the server was away"))
+	write(t, filepath.Join(desk.Mount, "g"), []byte("while the server was away"))
 	laptop.reads("g", []byte("while the server was away"))
 	desk.down()
 	l.heal(nas)

@@ -1,13 +1,9 @@
 package integration
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -16,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/roamfs/roamfs/integration/cli"
 )
 
 // roam is the program under test, built once.
@@ -82,22 +80,20 @@ func missing(t *testing.T, format string, args ...any) {
 	t.Skipf(format, args...)
 }
 
-// device is one device under test.
+// device is one device under test. Its methods fail the test where those of
+// [cli.Device] return an error.
 type device struct {
-	t     *testing.T
-	name  string
-	state string
-	mount string
-	netns string // runs in this network namespace; "" for the one of the test
+	*cli.Device
+	t *testing.T
 }
 
 func newDevice(t *testing.T, name string) *device {
 	t.Helper()
-	dir := t.TempDir()
-	d := &device{t: t, name: name, state: filepath.Join(dir, "state"), mount: filepath.Join(dir, "mount")}
-	if err := os.Mkdir(d.mount, 0o755); err != nil {
+	made, err := cli.New(roam, t.TempDir(), name)
+	if err != nil {
 		t.Fatal(err)
 	}
+	d := &device{made, t}
 	t.Cleanup(func() {
 		d.end()
 		if t.Failed() {
@@ -107,76 +103,56 @@ func newDevice(t *testing.T, name string) *device {
 	return d
 }
 
-// command returns a command line of roam on this device.
-func (d *device) command(ctx context.Context, args ...string) *exec.Cmd {
-	args = append([]string{"--state", d.state}, args...)
-	if d.netns == "" {
-		return exec.CommandContext(ctx, roam, args...)
-	}
-	// Not "ip netns exec", which would hide the mounts.
-	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=/run/netns/" + d.netns, roam}, args...)...)
-}
-
-// try runs roam on this device and returns its output and exit code.
-func (d *device) try(args ...string) (stdout, stderr string, code int) {
+// check fails the test with what went wrong on a device.
+func (d *device) check(err error) {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	cmd := d.command(ctx, args...)
-	var out, talk bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &talk
-	err := cmd.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return out.String(), talk.String(), exit.ExitCode()
-	}
 	if err != nil {
-		d.t.Fatalf("%s: roam %s: %v", d.name, strings.Join(args, " "), err)
+		d.t.Fatal(err)
 	}
-	return out.String(), talk.String(), 0
 }
 
-// must runs roam on this device and fails the test if it fails.
-func (d *device) must(args ...string) string {
+// try runs roam on this device and returns what it says on stderr and its exit
+// code.
+func (d *device) try(args ...string) (talk string, code int) {
 	d.t.Helper()
-	out, talk, code := d.try(args...)
-	if code != 0 {
-		d.t.Fatalf("%s: roam %s: exit code %d\n%s", d.name, strings.Join(args, " "), code, talk)
+	_, err := d.Run(d.t.Context(), args...)
+	if exit, ok := errors.AsType[*cli.ExitError](err); ok {
+		return exit.Talk, exit.Code
 	}
-	return out
+	d.check(err)
+	return "", 0
 }
 
 // init makes the device the first of a new hive.
 func (d *device) init(args ...string) {
 	d.t.Helper()
-	d.must(append([]string{"init", "--name", d.name}, args...)...)
+	d.check(d.Init(d.t.Context(), args...))
+}
+
+// join makes d a member of the hive of by, which is running.
+func (d *device) join(by *device, args ...string) {
+	d.t.Helper()
+	d.check(d.Join(d.t.Context(), by.Device, args...))
 }
 
 // up starts the device with its mount.
 func (d *device) up() {
 	d.t.Helper()
-	d.must("mount", d.mount, "--background")
+	d.check(d.Start(d.t.Context()))
 }
 
-// down stops the device.
+// down stops the device, which runs.
 func (d *device) down() {
 	d.t.Helper()
-	d.must("stop")
-	d.gone()
+	if talk, code := d.try("stop"); code != 0 {
+		d.t.Fatalf("%s: stop exits with %d\n%s", d.Name, code, talk)
+	}
+	if _, code := d.try("status"); code != 7 {
+		d.t.Fatalf("%s: status of a stopped device exits with %d", d.Name, code)
+	}
 }
 
-// gone waits until the device's process has ended.
-func (d *device) gone() {
-	d.t.Helper()
-	eventually(d.t, time.Minute, d.name+" has ended", func() error {
-		if _, _, code := d.try("status"); code != 7 {
-			return fmt.Errorf("status exits with %d", code)
-		}
-		return nil
-	})
-}
-
-// kill ends the device with SIGKILL and takes its dead mount away, as the next
-// start would.
+// kill ends the device with SIGKILL. Its dead mount stays until the next start.
 func (d *device) kill() {
 	d.t.Helper()
 	pid := d.status().PID
@@ -196,54 +172,26 @@ func (d *device) kill() {
 
 // end stops the device at the end of a test, whatever state it is in.
 func (d *device) end() {
-	if out, _, code := d.try("status", "--json"); code == 0 {
-		var s status
-		if json.Unmarshal([]byte(out), &s) == nil && s.PID > 0 {
-			if _, _, code := d.try("stop"); code != 0 {
-				_ = syscall.Kill(s.PID, syscall.SIGKILL) // it may have ended meanwhile
-			}
-		}
+	ctx := context.Background() // that of the test has ended
+	if s, err := d.Status(ctx); err == nil && d.Stop(ctx) != nil {
+		_ = syscall.Kill(s.PID, syscall.SIGKILL) // it may have ended meanwhile
 	}
-	_ = syscall.Unmount(d.mount, syscall.MNT_DETACH) // usually not mounted any more
+	_ = syscall.Unmount(d.Mount, syscall.MNT_DETACH) // usually not mounted any more
+}
+
+// logged returns the log of the device.
+func (d *device) logged() string {
+	b, err := os.ReadFile(filepath.Join(d.State, "log"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		d.t.Error(err)
+	}
+	return string(b)
 }
 
 // log prints the log of the device.
 func (d *device) log() {
-	b, err := os.ReadFile(filepath.Join(d.state, "log"))
-	if err == nil && len(b) > 0 {
-		d.t.Logf("log of %s:\n%s", d.name, b[max(0, len(b)-6000):])
-	}
-}
-
-// join makes d a member of the hive of by, which is running.
-func (d *device) join(by *device, args ...string) {
-	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	invite := by.command(ctx, "invite", "--json")
-	var talk bytes.Buffer
-	invite.Stderr = &talk
-	out, err := invite.StdoutPipe()
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	if err := invite.Start(); err != nil {
-		d.t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadBytes('\n')
-	var event struct{ Code string }
-	if err == nil {
-		err = json.Unmarshal(line, &event)
-	}
-	if err != nil {
-		cancel()
-		_ = invite.Wait() // it was cancelled
-		d.t.Fatalf("%s: invite: %v\n%s", by.name, err, talk.String())
-	}
-	d.must(append([]string{"join", event.Code, "--name", d.name}, args...)...)
-	_, _ = io.Copy(io.Discard, out) // until it ends
-	if err := invite.Wait(); err != nil {
-		d.t.Fatalf("%s: invite: %v\n%s", by.name, err, talk.String())
+	if b := d.logged(); b != "" {
+		d.t.Logf("log of %s:\n%s", d.Name, b[max(0, len(b)-6000):])
 	}
 }
 
@@ -261,36 +209,10 @@ func pair(t *testing.T, laptopArgs ...string) (nas, laptop *device) {
 	return nas, laptop
 }
 
-// status is what the tests look at of "roam status --json".
-type status struct {
-	Root  string
-	PID   int
-	Cache struct {
-		Limit    int64 `json:"limit_bytes"`
-		Used     int64 `json:"used_bytes"`
-		OnlyHere int64 `json:"only_here_bytes"`
-		Blocks   int64
-	}
-	Peers []struct {
-		Name      string
-		Connected bool
-	}
-	Waiting struct {
-		Files, Bytes int64
-	} `json:"waiting_to_copy"`
-	Conflicts   int
-	Safe        bool `json:"safe_to_stop"`
-	Unavailable []struct {
-		Path    string
-		Holders []struct{ Name string }
-	}
-}
-
-func (d *device) status() (s status) {
+func (d *device) status() cli.Status {
 	d.t.Helper()
-	if err := json.Unmarshal([]byte(d.must("status", "--json")), &s); err != nil {
-		d.t.Fatal(err)
-	}
+	s, err := d.Status(d.t.Context())
+	d.check(err)
 	return s
 }
 
@@ -299,7 +221,7 @@ func connected(devices ...*device) {
 	t := devices[0].t
 	t.Helper()
 	for _, d := range devices {
-		eventually(t, time.Minute, d.name+" is connected", func() error {
+		eventually(t, time.Minute, d.Name+" is connected", func() error {
 			n := 0
 			for _, p := range d.status().Peers {
 				if p.Connected {
@@ -314,6 +236,23 @@ func connected(devices ...*device) {
 	}
 }
 
+// sameRoot waits until the devices have one root.
+func sameRoot(devices ...*device) {
+	t := devices[0].t
+	t.Helper()
+	eventually(t, time.Minute, "same root", func() error { return oneRoot(devices) })
+}
+
+// oneRoot returns an error if the devices do not have one root now.
+func oneRoot(devices []*device) error {
+	var all []*cli.Device
+	for _, d := range devices {
+		all = append(all, d.Device)
+	}
+	_, err := cli.SameRoot(devices[0].t.Context(), all...)
+	return err
+}
+
 // sameTree waits until the devices have one root and their mounts show the
 // same, entry by entry with content. A file that was just closed is part of the
 // root only a moment later, so both have to be true at once.
@@ -321,13 +260,17 @@ func sameTree(devices ...*device) {
 	t := devices[0].t
 	t.Helper()
 	eventually(t, time.Minute, "same tree", func() error {
-		root, shown := devices[0].status().Root, listing(t, devices[0].mount)
+		if err := oneRoot(devices); err != nil {
+			return err
+		}
+		shown, err := listing(devices[0].Mount)
 		for _, d := range devices[1:] {
-			if got := d.status().Root; got != root {
-				return fmt.Errorf("root of %s %.12s, of %s %.12s", devices[0].name, root, d.name, got)
+			got, err2 := listing(d.Mount)
+			if err := errors.Join(err, err2); err != nil {
+				return err
 			}
-			if got := listing(t, d.mount); got != shown {
-				return fmt.Errorf("%s shows\n%s\n%s shows\n%s", devices[0].name, shown, d.name, got)
+			if got != shown {
+				return fmt.Errorf("%s shows\n%s\n%s shows\n%s", devices[0].Name, shown, d.Name, got)
 			}
 		}
 		return nil
@@ -337,7 +280,7 @@ func sameTree(devices ...*device) {
 // copied waits until nothing is on the device alone.
 func (d *device) copied() {
 	d.t.Helper()
-	eventually(d.t, 2*time.Minute, "everything of "+d.name+" is copied away", func() error {
+	eventually(d.t, 2*time.Minute, "everything of "+d.Name+" is copied away", func() error {
 		if s := d.status(); s.Waiting.Files > 0 {
 			return fmt.Errorf("%d files wait", s.Waiting.Files)
 		}
@@ -346,8 +289,7 @@ func (d *device) copied() {
 }
 
 // listing describes everything below dir: type, mode, size, link text, content.
-func listing(t *testing.T, dir string) string {
-	t.Helper()
+func listing(dir string) (string, error) {
 	var out strings.Builder
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -379,28 +321,14 @@ func listing(t *testing.T, dir string) string {
 		out.WriteByte('\n')
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out.String()
+	return out.String(), err
 }
 
 // eventually tries until try returns nil, and fails the test with its last
 // error after the limit.
 func eventually(t *testing.T, limit time.Duration, what string, try func() error) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
-	for {
-		err := try()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s: %v", limit, what, err)
-		}
-		pause(10 * time.Millisecond)
+	if err := cli.Await(t.Context(), limit, what, try); err != nil {
+		t.Fatal(err)
 	}
 }
-
-// pause lets other processes work between two looks at them.
-func pause(d time.Duration) { <-time.After(d) }

@@ -53,18 +53,18 @@ func (l *lan) ip(args ...string) {
 func (l *lan) host(d *device) {
 	l.t.Helper()
 	l.hosts++
-	d.netns = fmt.Sprintf("%sh%d", l.bridge, l.hosts)
-	l.space(d.netns)
+	d.Netns = fmt.Sprintf("%sh%d", l.bridge, l.hosts)
+	l.space(d.Netns)
 	port := l.port(d)
-	l.ip("-n", l.bridge, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", d.netns)
+	l.ip("-n", l.bridge, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", d.Netns)
 	l.ip("-n", l.bridge, "link", "set", port, "master", "br0", "up")
-	l.ip("-n", d.netns, "link", "set", "lo", "up")
-	l.ip("-n", d.netns, "addr", "add", fmt.Sprintf("10.77.1.%d/24", l.hosts), "dev", "eth0")
-	l.ip("-n", d.netns, "link", "set", "eth0", "up")
-	l.ip("-n", d.netns, "route", "add", "224.0.0.0/4", "dev", "eth0")
+	l.ip("-n", d.Netns, "link", "set", "lo", "up")
+	l.ip("-n", d.Netns, "addr", "add", fmt.Sprintf("10.77.1.%d/24", l.hosts), "dev", "eth0")
+	l.ip("-n", d.Netns, "link", "set", "eth0", "up")
+	l.ip("-n", d.Netns, "route", "add", "224.0.0.0/4", "dev", "eth0")
 }
 
-func (l *lan) port(d *device) string { return "p" + strings.TrimPrefix(d.netns, l.bridge) }
+func (l *lan) port(d *device) string { return "p" + strings.TrimPrefix(d.Netns, l.bridge) }
 
 // cut takes the device off the network without its noticing.
 func (l *lan) cut(d *device) {
@@ -82,7 +82,7 @@ func (l *lan) heal(d *device) {
 func (l *lan) readdress(d *device) {
 	l.t.Helper()
 	l.hosts++
-	l.ip("-n", d.netns, "addr", "flush", "dev", "eth0")
-	l.ip("-n", d.netns, "addr", "add", fmt.Sprintf("10.77.1.%d/24", 100+l.hosts), "dev", "eth0")
-	l.ip("-n", d.netns, "route", "replace", "224.0.0.0/4", "dev", "eth0")
+	l.ip("-n", d.Netns, "addr", "flush", "dev", "eth0")
+	l.ip("-n", d.Netns, "addr", "add", fmt.Sprintf("10.77.1.%d/24", 100+l.hosts), "dev", "eth0")
+	l.ip("-n", d.Netns, "route", "replace", "224.0.0.0/4", "dev", "eth0")
 }

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"encoding/json"
 	"testing"
 	"time"
 
@@ -20,16 +19,10 @@ import (
 // member, over each of its addresses, and asks for everything.
 func TestStrangerGetsNothing(t *testing.T) {
 	nas, laptop := pair(t)
-	write(t, nas.mount+"/secret", []byte("not for strangers"))
+	write(t, nas.Mount+"/secret", []byte("not for strangers"))
 	sameTree(nas, laptop)
 
-	var st struct {
-		Addresses []string
-		Device    struct{ ID string }
-	}
-	if err := json.Unmarshal([]byte(nas.must("status", "--json")), &st); err != nil {
-		t.Fatal(err)
-	}
+	st := nas.status()
 	key, err := rdevice.ParseID(st.Device.ID)
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/roamfs/roamfs/integration/cli"
 )
 
 func digest(path string) (string, error) {
@@ -59,8 +60,8 @@ func read(t *testing.T, path string) []byte {
 // reads waits until the file has the content.
 func (d *device) reads(name string, want []byte) {
 	d.t.Helper()
-	eventually(d.t, time.Minute, name+" on "+d.name, func() error {
-		got, err := os.ReadFile(filepath.Join(d.mount, name))
+	eventually(d.t, time.Minute, name+" on "+d.Name, func() error {
+		got, err := os.ReadFile(filepath.Join(d.Mount, name))
 		if err != nil {
 			return err
 		}
@@ -88,8 +89,8 @@ func TestDemo(t *testing.T) {
 func TestEveryOperationTravels(t *testing.T) {
 	nas, laptop := pair(t)
 	for _, way := range []struct{ from, to *device }{{nas, laptop}, {laptop, nas}} {
-		dir := "from " + way.from.name
-		in := func(name string) string { return filepath.Join(way.from.mount, dir, name) }
+		dir := "from " + way.from.Name
+		in := func(name string) string { return filepath.Join(way.from.Mount, dir, name) }
 		steps := []struct {
 			what string
 			do   func() error
@@ -124,24 +125,24 @@ func TestEveryOperationTravels(t *testing.T) {
 		}
 		for _, s := range steps {
 			if err := s.do(); err != nil {
-				t.Fatalf("%s on %s: %v", s.what, way.from.name, err)
+				t.Fatalf("%s on %s: %v", s.what, way.from.Name, err)
 			}
 			sameTree(way.from, way.to)
 			if t.Failed() {
-				t.Fatalf("after %s on %s", s.what, way.from.name)
+				t.Fatalf("after %s on %s", s.what, way.from.Name)
 			}
 		}
 		var buf [16]byte
-		n, err := syscall.Getxattr(filepath.Join(way.to.mount, dir, "b"), "user.colour", buf[:])
+		n, err := syscall.Getxattr(filepath.Join(way.to.Mount, dir, "b"), "user.colour", buf[:])
 		if err != nil || string(buf[:n]) != "blue" {
-			t.Fatalf("xattr on %s: %q, %v", way.to.name, buf[:max(n, 0)], err)
+			t.Fatalf("xattr on %s: %q, %v", way.to.Name, buf[:max(n, 0)], err)
 		}
 		var one, two syscall.Stat_t
-		if err := errors.Join(syscall.Stat(filepath.Join(way.to.mount, dir, "b"), &one), syscall.Stat(filepath.Join(way.to.mount, dir, "h"), &two)); err != nil {
+		if err := errors.Join(syscall.Stat(filepath.Join(way.to.Mount, dir, "b"), &one), syscall.Stat(filepath.Join(way.to.Mount, dir, "h"), &two)); err != nil {
 			t.Fatal(err)
 		}
 		if one.Ino != two.Ino || one.Nlink != 2 {
-			t.Fatalf("hard link on %s: inodes %d and %d, %d links", way.to.name, one.Ino, two.Ino, one.Nlink)
+			t.Fatalf("hard link on %s: inodes %d and %d, %d links", way.to.Name, one.Ino, two.Ino, one.Nlink)
 		}
 	}
 }
@@ -153,17 +154,17 @@ func TestOddNames(t *testing.T) {
 		strings.Repeat("n", 255), "\x01\xff\xfe odd", " ", "ä\u0308 é", "-rf", "a\nb", "`$(x)`", "CON", ".hidden", "x (conflict y 2026-01-01 abcdef).txt",
 	}
 	for i, n := range names {
-		write(t, filepath.Join(nas.mount, n), noise(uint64(i), i*1000))
+		write(t, filepath.Join(nas.Mount, n), noise(uint64(i), i*1000))
 	}
-	deep := nas.mount
-	for len(deep)-len(nas.mount) < 3600 {
+	deep := nas.Mount
+	for len(deep)-len(nas.Mount) < 3600 {
 		deep = filepath.Join(deep, strings.Repeat("d", 200))
 	}
 	if err := os.MkdirAll(deep, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(deep, "end"), []byte("of a long path"))
-	sparse := filepath.Join(nas.mount, "sparse")
+	sparse := filepath.Join(nas.Mount, "sparse")
 	f, err := os.Create(sparse)
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +174,7 @@ func TestOddNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, time.Minute, "the sparse file", func() error {
-		g, err := os.Open(filepath.Join(laptop.mount, "sparse"))
+		g, err := os.Open(filepath.Join(laptop.Mount, "sparse"))
 		if err != nil {
 			return err
 		}
@@ -195,7 +196,7 @@ func TestOddNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameTree(nas, laptop)
-	if err := os.WriteFile(filepath.Join(nas.mount, strings.Repeat("n", 256)), nil, 0o644); !errors.Is(err, syscall.ENAMETOOLONG) {
+	if err := os.WriteFile(filepath.Join(nas.Mount, strings.Repeat("n", 256)), nil, 0o644); !errors.Is(err, syscall.ENAMETOOLONG) {
 		t.Fatalf("a name of 256 bytes: %v", err)
 	}
 }
@@ -206,9 +207,9 @@ func TestStreamLargerThanCache(t *testing.T) {
 	const limit = 64 << 20
 	nas, laptop := pair(t, "--cache-size", "64MiB")
 	want := noise(3, 3*limit)
-	write(t, filepath.Join(nas.mount, "film"), want)
+	write(t, filepath.Join(nas.Mount, "film"), want)
 	eventually(t, time.Minute, "the film is on the laptop", func() error {
-		info, err := os.Stat(filepath.Join(laptop.mount, "film"))
+		info, err := os.Stat(filepath.Join(laptop.Mount, "film"))
 		if err == nil && info.Size() != int64(len(want)) {
 			return fmt.Errorf("%d bytes", info.Size())
 		}
@@ -217,7 +218,7 @@ func TestStreamLargerThanCache(t *testing.T) {
 	sameRoot(nas, laptop)
 	stop := watchUse(t, laptop, limit)
 	for range 2 {
-		if got := read(t, filepath.Join(laptop.mount, "film")); !bytes.Equal(got, want) {
+		if got := read(t, filepath.Join(laptop.Mount, "film")); !bytes.Equal(got, want) {
 			t.Fatal("the film is not the same")
 		}
 	}
@@ -227,28 +228,25 @@ func TestStreamLargerThanCache(t *testing.T) {
 	}
 }
 
-func sameRoot(a, b *device) {
-	a.t.Helper()
-	eventually(a.t, time.Minute, "same root", func() error {
-		if x, y := a.status().Root, b.status().Root; x != y {
-			return fmt.Errorf("%.12s and %.12s", x, y)
-		}
-		return nil
-	})
-}
-
 // watchUse samples the disk use of a device's state directory until stop is
 // called, and fails the test if it was ever above the limit.
 func watchUse(t *testing.T, d *device, limit int64) (stop func()) {
 	t.Helper()
-	end, most := make(chan struct{}), make(chan int64)
+	type use struct {
+		most int64
+		err  error
+	}
+	end, seen := make(chan struct{}), make(chan use, 1)
 	go func() {
-		var top int64
+		var u use
 		for {
-			top = max(top, diskUse(d.state))
+			n, err := cli.DiskUse(d.State)
+			u = use{max(u.most, n), errors.Join(u.err, err)}
 			select {
 			case <-end:
-				most <- top
+				seen <- u
+				return
+			case <-t.Context().Done(): // the test has failed
 				return
 			default:
 			}
@@ -257,28 +255,15 @@ func watchUse(t *testing.T, d *device, limit int64) (stop func()) {
 	return func() {
 		t.Helper()
 		close(end)
-		if top := <-most; top > limit {
-			t.Errorf("%s used %d bytes of disk, its limit is %d", d.name, top, limit)
-		} else {
-			t.Logf("%s used at most %.1f MiB of %d", d.name, float64(top)/(1<<20), limit>>20)
+		switch u := <-seen; {
+		case u.err != nil:
+			t.Error(u.err)
+		case u.most > limit:
+			t.Errorf("%s used %d bytes of disk, its limit is %d", d.Name, u.most, limit)
+		default:
+			t.Logf("%s used at most %.1f MiB of %d", d.Name, float64(u.most)/(1<<20), limit>>20)
 		}
 	}
-}
-
-// diskUse is what du says; files that vanish meanwhile count nothing.
-func diskUse(dir string) (n int64) {
-	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return nil //nolint:nilerr // removed between listing and looking
-		}
-		if info, err := e.Info(); err == nil {
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				n += st.Blocks * 512
-			}
-		}
-		return nil
-	})
-	return n
 }
 
 // TestSecondDaemonIsRefused starts a second process on one state directory.
@@ -287,11 +272,11 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 	d := newDevice(t, "solo")
 	d.init()
 	d.up()
-	_, talk, code := d.try("serve")
+	talk, code := d.try("serve")
 	if code != 1 || !strings.Contains(talk, fmt.Sprint(d.status().PID)) {
 		t.Fatalf("exit code %d, %q", code, talk)
 	}
-	write(t, filepath.Join(d.mount, "f"), []byte("still works"))
+	write(t, filepath.Join(d.Mount, "f"), []byte("still works"))
 }
 
 // TestCorruptBlock damages every block file on the laptop: readers get the right
@@ -300,14 +285,14 @@ func TestCorruptBlock(t *testing.T) {
 	nas, laptop := pair(t)
 	want := map[string][]byte{"small": noise(4, 10_000), "large": noise(5, 3<<20)}
 	for n, b := range want {
-		write(t, filepath.Join(nas.mount, n), b)
+		write(t, filepath.Join(nas.Mount, n), b)
 	}
 	for n, b := range want {
 		laptop.reads(n, b)
 	}
 	laptop.down()
 	damaged := 0
-	err := filepath.WalkDir(filepath.Join(laptop.state, "blocks"), func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(laptop.State, "blocks"), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
@@ -327,7 +312,7 @@ func TestCorruptBlock(t *testing.T) {
 	laptop.up()
 	connected(nas, laptop)
 	for n, b := range want {
-		if got := read(t, filepath.Join(laptop.mount, n)); !bytes.Equal(got, b) {
+		if got := read(t, filepath.Join(laptop.Mount, n)); !bytes.Equal(got, b) {
 			t.Fatalf("%s is damaged for its reader", n)
 		}
 	}
@@ -347,7 +332,7 @@ func TestKillDuringWrites(t *testing.T) {
 	for round := range rounds {
 		d.up()
 		for n, want := range acknowledged {
-			if got := read(t, filepath.Join(d.mount, n)); !bytes.Equal(got, want) {
+			if got := read(t, filepath.Join(d.Mount, n)); !bytes.Equal(got, want) {
 				t.Fatalf("round %d: %s has %d bytes, want %d", round, n, len(got), len(want))
 			}
 		}
@@ -365,7 +350,7 @@ func TestKillDuringWrites(t *testing.T) {
 				if i%3 == 2 { // the way editors save
 					a.name = fmt.Sprintf("saved-%d", i%5)
 				}
-				tmp := filepath.Join(d.mount, "tmp")
+				tmp := filepath.Join(d.Mount, "tmp")
 				f, err := os.Create(tmp)
 				if err != nil {
 					return
@@ -374,7 +359,7 @@ func TestKillDuringWrites(t *testing.T) {
 				if i%2 == 0 && err == nil {
 					err = f.Sync()
 				}
-				if errors.Join(err, f.Close()) != nil || os.Rename(tmp, filepath.Join(d.mount, a.name)) != nil {
+				if errors.Join(err, f.Close()) != nil || os.Rename(tmp, filepath.Join(d.Mount, a.name)) != nil {
 					return
 				}
 				acks <- a
@@ -420,25 +405,19 @@ func nextName(round, n int) string {
 // TestWhereisAndStatus checks what the two verbs say against what is true.
 func TestWhereisAndStatus(t *testing.T) {
 	nas, laptop := pair(t)
-	write(t, filepath.Join(laptop.mount, "letter"), noise(6, 100_000))
+	write(t, filepath.Join(laptop.Mount, "letter"), noise(6, 100_000))
 	sameRoot(nas, laptop)
 	laptop.copied()
-	var w struct {
-		Copies  int
-		Holders []struct {
-			Name     string
-			Complete bool
-		}
-	}
-	for _, path := range []string{filepath.Join(laptop.mount, "letter"), "roam:/letter"} {
-		if err := json.Unmarshal([]byte(laptop.must("whereis", "--json", path)), &w); err != nil {
+	for _, path := range []string{filepath.Join(laptop.Mount, "letter"), "roam:/letter"} {
+		w, err := laptop.Whereis(t.Context(), path)
+		if err != nil {
 			t.Fatal(err)
 		}
 		if w.Copies != 2 || len(w.Holders) != 2 {
 			t.Fatalf("whereis %s: %+v", path, w)
 		}
 	}
-	if _, _, code := laptop.try("whereis", "roam:/nothing"); code != 3 {
+	if _, code := laptop.try("whereis", "roam:/nothing"); code != 3 {
 		t.Fatalf("whereis of nothing exits with %d", code)
 	}
 	if s := laptop.status(); !s.Safe || s.Cache.OnlyHere != 0 {

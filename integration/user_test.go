@@ -43,7 +43,7 @@ func TestOrdinaryUser(t *testing.T) {
 		}
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("only root can become somebody else; the other tests run as this user")
+		missing(t, "only root can become somebody else; the other tests run as this user")
 	}
 	dir, err := os.MkdirTemp("", "roam-user-") //nolint:usetesting // only root may enter the directory of the test
 	if err != nil {

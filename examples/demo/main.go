@@ -9,10 +9,8 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -26,6 +24,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/roamfs/roamfs/integration/cli" //nolint:depguard // the demo drives devices as the tests do
 )
 
 const (
@@ -49,15 +49,7 @@ func main() {
 
 // demo is the hive that is shown.
 type demo struct {
-	roam   string
-	dir    string
-	server device
-	laptop device
-}
-
-// device is one device of the demo, with a state directory and a mount of its own.
-type device struct {
-	roam, name, state, mount string
+	server, laptop *cli.Device
 }
 
 func run(ctx context.Context, roam, source string, keep bool) (err error) {
@@ -76,13 +68,7 @@ func run(ctx context.Context, roam, source string, keep bool) (err error) {
 	if err != nil {
 		return err
 	}
-	d := &demo{
-		roam: roam, dir: dir,
-		server: device{roam, "nas", filepath.Join(dir, "nas.state"), filepath.Join(dir, "nas")},
-		laptop: device{roam, "laptop", filepath.Join(dir, "laptop.state"), filepath.Join(dir, "laptop")},
-	}
 	defer func() {
-		err = errors.Join(err, d.end())
 		if keep {
 			fmt.Println("left in", dir)
 			return
@@ -92,6 +78,14 @@ func run(ctx context.Context, roam, source string, keep bool) (err error) {
 			fmt.Printf("\nAll of it was true. It took %.0f seconds.\n", time.Since(began).Seconds())
 		}
 	}()
+	d := &demo{}
+	if d.server, err = cli.New(roam, dir, "nas"); err != nil {
+		return err
+	}
+	if d.laptop, err = cli.New(roam, dir, "laptop"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.end()) }()
 	for _, step := range []func(context.Context, string) error{
 		d.homeServer, d.copyIn, d.join, d.treeAtOnce, d.photoOnDemand, d.stayUnderLimit, d.edit, d.whereis,
 	} {
@@ -106,60 +100,25 @@ func say(format string, args ...any) { fmt.Printf("\n== "+format+"\n", args...) 
 
 func done(format string, args ...any) { fmt.Printf("   "+format+"\n", args...) }
 
-// command runs roam on a device and returns what it prints.
-func (d device) command(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, d.roam, append([]string{"--state", d.state}, args...)...)
-	var out, talk bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &talk
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("roam %s on %s: %w\n%s", strings.Join(args, " "), d.name, err, talk.String())
-	}
-	return out.String(), nil
-}
-
-// status is the part of "roam status --json" that the demo looks at.
-type status struct {
-	Root  string `json:"root"`
-	Cache struct {
-		Limit int64 `json:"limit_bytes"`
-		Used  int64 `json:"used_bytes"`
-	} `json:"cache"`
-	Waiting struct {
-		Files int64 `json:"files"`
-	} `json:"waiting_to_copy"`
-	Safe bool `json:"safe_to_stop"`
-}
-
-func (d device) status(ctx context.Context) (s status, err error) {
-	out, err := d.command(ctx, "status", "--json")
-	if err != nil {
-		return s, err
-	}
-	return s, json.Unmarshal([]byte(out), &s)
-}
-
 func (d *demo) homeServer(ctx context.Context, _ string) error {
 	say("A home server: it keeps everything")
-	if err := os.Mkdir(d.server.mount, 0o755); err != nil {
+	if err := d.server.Init(ctx, "--role", "archive"); err != nil {
 		return err
 	}
-	if _, err := d.server.command(ctx, "init", "--name", d.server.name, "--role", "archive"); err != nil {
+	if err := d.server.Start(ctx); err != nil {
 		return err
 	}
-	if _, err := d.server.command(ctx, "mount", d.server.mount, "--background"); err != nil {
-		return err
-	}
-	done("roam init --name nas --role archive;  roam mount %s", d.server.mount)
+	done("roam init --name nas --role archive;  roam mount %s", d.server.Mount)
 	return nil
 }
 
 func (d *demo) copyIn(ctx context.Context, source string) error {
 	say("Copy real files into it: the Go sources, and %d photos", photos)
 	began := time.Now()
-	if out, err := exec.CommandContext(ctx, "cp", "-r", source, filepath.Join(d.server.mount, "go")).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "cp", "-r", source, filepath.Join(d.server.Mount, "go")).CombinedOutput(); err != nil {
 		return fmt.Errorf("cp: %w\n%s", err, out)
 	}
-	dir := filepath.Join(d.server.mount, "photos")
+	dir := filepath.Join(d.server.Mount, "photos")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
@@ -168,7 +127,7 @@ func (d *demo) copyIn(ctx context.Context, source string) error {
 			return err
 		}
 	}
-	files, bytes, err := measure(d.server.mount)
+	files, bytes, err := measure(d.server.Mount)
 	if err != nil {
 		return err
 	}
@@ -202,58 +161,39 @@ func measure(dir string) (entries int, bytes int64, err error) {
 
 func (d *demo) join(ctx context.Context, _ string) error {
 	say("A laptop joins with an invite; it may use 64 MiB of disk")
-	invite := exec.CommandContext(ctx, d.roam, "--state", d.server.state, "invite", "--json")
-	out, err := invite.StdoutPipe()
+	invite, err := d.server.Invite(ctx)
 	if err != nil {
 		return err
 	}
-	if err := invite.Start(); err != nil {
-		return err
-	}
-	var event struct {
-		Code string `json:"code"`
-	}
-	line, err := bufio.NewReader(out).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &event)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("invite: %w", err), invite.Process.Kill(), invite.Wait())
-	}
-	done("on the server:  roam invite   -> %.40s…", event.Code)
+	done("on the server:  roam invite   -> %.40s…", invite.Code)
 	began := time.Now()
-	_, err = d.laptop.command(ctx, "join", event.Code, "--name", d.laptop.name, "--cache-size", "64MiB")
-	_, _ = io.Copy(io.Discard, out) // until invite ends
-	if err := errors.Join(err, invite.Wait()); err != nil {
+	if err := d.laptop.Accept(ctx, invite, "--cache-size", "64MiB"); err != nil {
 		return err
 	}
 	done("on the laptop:  roam join …   -> a member, with the whole tree, in %.1f s", time.Since(began).Seconds())
-	if err := os.Mkdir(d.laptop.mount, 0o755); err != nil {
+	if err := d.laptop.Start(ctx); err != nil {
 		return err
 	}
-	if _, err := d.laptop.command(ctx, "mount", d.laptop.mount, "--background"); err != nil {
-		return err
-	}
-	done("on the laptop:  roam mount %s", d.laptop.mount)
+	done("on the laptop:  roam mount %s", d.laptop.Mount)
 	return nil
 }
 
 func (d *demo) treeAtOnce(ctx context.Context, _ string) error {
 	say("The laptop shows the whole tree at once, though it holds next to nothing of it")
 	began := time.Now()
-	files, size, err := measure(d.laptop.mount)
+	files, size, err := measure(d.laptop.Mount)
 	if err != nil {
 		return err
 	}
 	took := time.Since(began)
-	wantFiles, wantSize, err := measure(d.server.mount)
+	wantFiles, wantSize, err := measure(d.server.Mount)
 	if err != nil {
 		return err
 	}
 	if files != wantFiles || size != wantSize {
 		return fmt.Errorf("the laptop shows %d entries with %d bytes, the server %d with %d", files, size, wantFiles, wantSize)
 	}
-	used, err := diskUse(d.laptop.state)
+	used, err := cli.DiskUse(d.laptop.State)
 	if err != nil {
 		return err
 	}
@@ -263,25 +203,22 @@ func (d *demo) treeAtOnce(ctx context.Context, _ string) error {
 
 // sameRoot waits until both devices say that they show the same tree.
 func (d *demo) sameRoot(ctx context.Context) error {
-	var a, b status
-	err := eventually(ctx, 10*time.Second, func() (ok bool, err error) {
-		if a, err = d.server.status(ctx); err != nil {
-			return false, err
-		}
-		b, err = d.laptop.status(ctx)
-		return a.Root != "" && a.Root == b.Root, err
+	var root string
+	err := cli.Await(ctx, 10*time.Second, "both have one root", func() (err error) {
+		root, err = cli.SameRoot(ctx, d.server, d.laptop)
+		return err
 	})
 	if err != nil {
-		return fmt.Errorf("the roots of the two trees differ (%.12s, %.12s): %w", a.Root, b.Root, err)
+		return err
 	}
-	done("both have the root %.16s…", a.Root)
+	done("both have the root %.16s…", root)
 	return nil
 }
 
 func (d *demo) photoOnDemand(context.Context, string) error {
 	say("Open a photo on the laptop: its bytes come from the server as they are read")
 	began := time.Now()
-	got, err := os.ReadFile(photoPath(filepath.Join(d.laptop.mount, "photos"), 0))
+	got, err := os.ReadFile(photoPath(filepath.Join(d.laptop.Mount, "photos"), 0))
 	if err != nil {
 		return err
 	}
@@ -290,7 +227,7 @@ func (d *demo) photoOnDemand(context.Context, string) error {
 		return errors.New("the photo is not the one that was copied in")
 	}
 	began = time.Now()
-	if _, err = os.ReadFile(photoPath(filepath.Join(d.laptop.mount, "photos"), 0)); err != nil {
+	if _, err = os.ReadFile(photoPath(filepath.Join(d.laptop.Mount, "photos"), 0)); err != nil {
 		return err
 	}
 	done("%d KB in %d ms, byte for byte the same; again, now that it is here: %d ms", len(got)/1000, took.Milliseconds(), time.Since(began).Milliseconds())
@@ -303,10 +240,10 @@ func (d *demo) stayUnderLimit(ctx context.Context, _ string) error {
 	defer cancel()
 	var most atomic.Int64
 	sampled := make(chan error, 1)
-	go func() { sampled <- sample(ctx, d.laptop.state, &most) }()
+	go func() { sampled <- sample(ctx, d.laptop.State, &most) }()
 	began := time.Now()
 	var read int64
-	err := filepath.WalkDir(d.laptop.mount, func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(d.laptop.Mount, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
@@ -324,7 +261,7 @@ func (d *demo) stayUnderLimit(ctx context.Context, _ string) error {
 		return err
 	}
 	for i := range photos {
-		got, err := os.ReadFile(photoPath(filepath.Join(d.laptop.mount, "photos"), i))
+		got, err := os.ReadFile(photoPath(filepath.Join(d.laptop.Mount, "photos"), i))
 		if err != nil {
 			return err
 		}
@@ -342,7 +279,7 @@ func (d *demo) stayUnderLimit(ctx context.Context, _ string) error {
 // sample keeps the largest disk use of dir in most until ctx ends.
 func sample(ctx context.Context, dir string, most *atomic.Int64) error {
 	for {
-		n, err := diskUse(dir)
+		n, err := cli.DiskUse(dir)
 		if err != nil {
 			return err
 		}
@@ -355,35 +292,11 @@ func sample(ctx context.Context, dir string, most *atomic.Int64) error {
 	}
 }
 
-// diskUse is what du says: the bytes that are allocated below dir.
-func diskUse(dir string) (n int64, err error) {
-	err = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // removed meanwhile
-		}
-		if err != nil {
-			return err
-		}
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			n += st.Blocks * 512
-		}
-		return nil
-	})
-	return n, err
-}
-
 func (d *demo) edit(ctx context.Context, _ string) error {
 	say("Edit a file on the laptop: the server has it")
 	const line = "\n// edited on the laptop\n"
 	name := filepath.Join("go", "fmt", "print.go")
-	f, err := os.OpenFile(filepath.Join(d.laptop.mount, name), os.O_WRONLY|os.O_APPEND, 0)
+	f, err := os.OpenFile(filepath.Join(d.laptop.Mount, name), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return err
 	}
@@ -392,23 +305,29 @@ func (d *demo) edit(ctx context.Context, _ string) error {
 		return err
 	}
 	began := time.Now()
-	err = eventually(ctx, 10*time.Second, func() (bool, error) {
-		b, err := os.ReadFile(filepath.Join(d.server.mount, name))
-		return bytes.HasSuffix(b, []byte(line)), err
+	err = cli.Await(ctx, 10*time.Second, "the edit is on the server", func() error {
+		b, err := os.ReadFile(filepath.Join(d.server.Mount, name))
+		if err == nil && !bytes.HasSuffix(b, []byte(line)) {
+			err = fmt.Errorf("%s is as before", name)
+		}
+		return err
 	})
 	if err != nil {
-		return fmt.Errorf("the edit did not reach the server: %w", err)
+		return err
 	}
 	done("%s ends with the new line on the server %d ms after it was closed on the laptop", name, time.Since(began).Milliseconds())
 	if err := d.sameRoot(ctx); err != nil {
 		return err
 	}
-	err = eventually(ctx, 10*time.Second, func() (bool, error) {
-		s, err := d.laptop.status(ctx)
-		return s.Waiting.Files == 0 && s.Safe, err
+	err = cli.Await(ctx, 10*time.Second, "the laptop may be shut down", func() error {
+		s, err := d.laptop.Status(ctx)
+		if err == nil && (s.Waiting.Files > 0 || !s.Safe) {
+			err = fmt.Errorf("%d files wait to be copied", s.Waiting.Files)
+		}
+		return err
 	})
 	if err != nil {
-		return fmt.Errorf("the edit was not copied away: %w", err)
+		return err
 	}
 	done("the laptop says that nothing exists only on it: it may be shut down")
 	return nil
@@ -416,34 +335,25 @@ func (d *demo) edit(ctx context.Context, _ string) error {
 
 func (d *demo) whereis(ctx context.Context, _ string) error {
 	say("Where is a photo, and how is the laptop?")
-	path := photoPath(filepath.Join(d.laptop.mount, "photos"), 0)
+	path := photoPath(filepath.Join(d.laptop.Mount, "photos"), 0)
 	// The server says what it holds in the background of everything else.
-	err := eventually(ctx, 20*time.Second, func() (bool, error) {
-		out, err := d.laptop.command(ctx, "whereis", "--json", path)
+	err := cli.Await(ctx, 20*time.Second, "whereis names the server", func() error {
+		w, err := d.laptop.Whereis(ctx, path)
 		if err != nil {
-			return false, err
-		}
-		var w struct {
-			Holders []struct {
-				Name     string `json:"name"`
-				Complete bool   `json:"complete"`
-			} `json:"holders"`
-		}
-		if err := json.Unmarshal([]byte(out), &w); err != nil {
-			return false, err
+			return err
 		}
 		for _, h := range w.Holders {
-			if h.Name == d.server.name && h.Complete {
-				return true, nil
+			if h.Name == d.server.Name && h.Complete {
+				return nil
 			}
 		}
-		return false, nil
+		return fmt.Errorf("it names %v", w.Holders)
 	})
 	if err != nil {
-		return fmt.Errorf("whereis does not name the server: %w", err)
+		return err
 	}
 	for _, args := range [][]string{{"whereis", path}, {"status"}} {
-		out, err := d.laptop.command(ctx, args...)
+		out, err := d.laptop.Run(ctx, args...)
 		if err != nil {
 			return err
 		}
@@ -454,33 +364,6 @@ func (d *demo) whereis(ctx context.Context, _ string) error {
 
 // end stops both devices.
 func (d *demo) end() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	var all error
-	for _, dev := range []device{d.laptop, d.server} {
-		if _, err := os.Stat(filepath.Join(dev.state, "api.sock")); err != nil {
-			continue // it was never started
-		}
-		if _, err := dev.command(ctx, "stop"); err != nil {
-			all = errors.Join(all, err)
-		}
-	}
-	return all
-}
-
-// eventually tries until ok, an error, or the time is over.
-func eventually(ctx context.Context, limit time.Duration, try func() (ok bool, err error)) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for {
-		ok, err := try()
-		if ok || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("not within %v", limit)
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
+	ctx := context.Background() // also when the demo was interrupted
+	return errors.Join(d.laptop.Stop(ctx), d.server.Stop(ctx))
 }

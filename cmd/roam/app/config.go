@@ -18,7 +18,8 @@ import (
 
 // Config is the content of config.toml: what the owner may decide about this
 // one device. A key that is absent has the value that [DefaultConfig] gives it;
-// a key that is not listed here is an error. It is read when the device starts.
+// a key that is not listed here is an error. It is read when the device starts;
+// a change of CacheSize is applied while it runs, too (see [daemon.followConfig]).
 type Config struct {
 	// Name is what this device asks to be called when it is made or joins: 1 to
 	// 32 of a-z, 0-9 and '-'. Empty: the host name. It has no effect later,
@@ -27,7 +28,9 @@ type Config struct {
 
 	// CacheSize bounds the disk space of the whole state directory, in bytes; at
 	// least MinCacheSize. 0: DefaultCacheSize for a device of role cache,
-	// no bound for an archive.
+	// no bound for an archive. A running device takes a new value within
+	// seconds: it gives back what is over a smaller one, or keeps the old one and
+	// says so as long as what only it holds needs the room.
 	CacheSize Size `toml:"cache_size"`
 
 	// Listen are the multiaddresses at which other devices can reach this one, at
@@ -216,7 +219,7 @@ func readConfig(path string) (Config, error) {
 // configText returns the config.toml that init and join write: every key with
 // its meaning, the ones that were chosen in force, the others commented out.
 func configText(c Config) []byte {
-	b := bytes.NewBufferString("# Settings of this device. They are read when it starts.\n")
+	b := bytes.NewBufferString("# Settings of this device. They are read when it starts; a new cache_size\n# counts within seconds of saving this file.\n")
 	entry := func(comment, key string, chosen bool, value string) {
 		fmt.Fprintf(b, "\n# %s\n", strings.ReplaceAll(comment, "\n", "\n# "))
 		if !chosen {

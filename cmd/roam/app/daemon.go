@@ -100,6 +100,9 @@ func runDaemon(ctx context.Context, e Engine, s *State, log *slog.Logger, t task
 		}
 		return nil
 	})
+	if r, ok := device.(Resizable); ok {
+		part(func() error { d.followConfig(running, r); return nil })
+	}
 	if t.mount != "" {
 		_, err = d.Mount(ctx, t.mount)
 	}
@@ -135,6 +138,63 @@ func runDaemon(ctx context.Context, e Engine, s *State, log *slog.Logger, t task
 		err = errors.Join(err, late)
 	}
 	return err
+}
+
+// Resizable is a [Device] whose bound may be changed while it runs.
+type Resizable interface {
+	// Resize gives the state directory the bound that c asks for. While that is
+	// not possible, since what only this device holds needs more, the bound stays
+	// as it was and the error says why; it may be possible later.
+	Resize(ctx context.Context, c Config) error
+}
+
+// How often config.toml is looked at, and how long it takes until a bound that
+// was not possible is tried again.
+const (
+	configEvery = time.Second
+	resizeAgain = time.Minute
+)
+
+// followConfig applies a new cache size in config.toml until ctx ends. To read the
+// file is as cheap as to ask for its time, and misses no edit. Only what stands
+// there at two looks in a row counts, so that no half written file does. What is
+// wrong with it is logged once, and everything stays as it was.
+func (d *daemon) followConfig(ctx context.Context, r Resizable) {
+	type look struct {
+		size    Size
+		mistake string
+	}
+	var last, done look
+	var again time.Time // when what was done is tried again; zero is never
+	every := time.NewTicker(configEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+		}
+		c, err := d.state.Config()
+		now := look{size: c.CacheSize}
+		if err != nil {
+			now.mistake = err.Error()
+		}
+		steady := now == last
+		last = now
+		known := now == done
+		if !steady || known && (again.IsZero() || time.Now().Before(again)) {
+			continue
+		}
+		done, again = now, time.Time{}
+		if err == nil {
+			if err = r.Resize(ctx, c); err != nil {
+				again = time.Now().Add(resizeAgain)
+			}
+		}
+		if err != nil && !known && ctx.Err() == nil {
+			d.log.Warn("the change of config.toml does not count yet", "err", err)
+		}
+	}
 }
 
 // server returns the web server of the daemon. Its requests end with ctx.

@@ -11,7 +11,7 @@
 //
 // Everything that one device is lies in one directory, mode 0700:
 //
-//	config.toml         settings, see [Config]
+//	config.toml         settings, see [Config]; a new cache_size counts while the device runs
 //	identity.key        the device key, 0600
 //	recovery-sheet.txt  what the owner prints and keeps elsewhere, 0600; first device only
 //	lock                lock of the process that runs the device, and its pid

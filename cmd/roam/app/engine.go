@@ -18,7 +18,10 @@ import (
 // engine makes and opens the real device.
 type engine struct{}
 
-var _ Engine = engine{}
+var (
+	_ Engine    = engine{}
+	_ Resizable = (*live)(nil)
+)
 
 // Create makes the first device of a hive; see [Engine].
 func (engine) Create(_ context.Context, s *State, o CreateOptions) (Created, error) {
@@ -138,6 +141,15 @@ func (engine) Open(_ context.Context, s *State, log *slog.Logger) (Device, error
 	return openDevice(s, log)
 }
 
+// Resize bounds the state directory by the cache size of c; see [Resizable].
+func (d *live) Resize(ctx context.Context, c Config) error {
+	limit := c.Limit(d.self.Role.String())
+	if limit == d.cache.Usage().Limit {
+		return nil
+	}
+	return d.cache.SetLimit(ctx, limit)
+}
+
 // newKey makes this device's key and keeps it in s.
 func newKey(s *State) (device.Key, error) {
 	key, err := device.Generate()
@@ -159,8 +171,8 @@ func newActor(dev device.ID) ([8]byte, error) {
 }
 
 // openStore opens the database of s.
-func openStore(s *State, small bool, log *slog.Logger) (*store.Store, error) {
-	st, err := store.Open(s.Database(), store.Options{Small: small, Log: log})
+func openStore(s *State, log *slog.Logger) (*store.Store, error) {
+	st, err := store.Open(s.Database(), log)
 	if err != nil {
 		return nil, damaged(s, "the database", err)
 	}
