@@ -25,7 +25,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/roamfs/roamfs/integration/cli" //nolint:depguard // the demo drives devices as the tests do
+	"github.com/roamfs/roamfs/integration/cli"
 )
 
 const (

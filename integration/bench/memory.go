@@ -14,8 +14,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fs"   //nolint:depguard // what roam is compared with, and no part of it
-	"github.com/hanwen/go-fuse/v2/fuse" //nolint:depguard // the same
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // memoryFlag is how this program runs itself as the file system in memory.

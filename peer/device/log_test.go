@@ -402,9 +402,6 @@ func TestSelfRevoke(t *testing.T) {
 }
 
 func TestFull(t *testing.T) {
-	if testing.Short() {
-		t.Skip("makes 1024 records")
-	}
 	l := newLog(t)
 	owner := testKey(0)
 	genesis := l.Records()[0].Hash()

@@ -34,10 +34,13 @@ func TestWatchWhileClosing(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	up := make(chan struct{}, 1)
-	a.OnChange(func(device.ID, bool) { up <- struct{}{} })
+	up := make(chan struct{}, 8)
+	for _, h := range []*Host{a, b} { // both: b would end a connection whose pings a does not answer
+		h.OnChange(func(device.ID, bool) { up <- struct{}{} })
+	}
 	go func() { _ = a.Run(t.Context()) }()
 	a.Remember(b.Self(), b.Addrs())
+	<-up
 	<-up
 	a.mu.Lock()
 	var c *conn

@@ -161,21 +161,29 @@ func testHalfClose(t *testing.T, a, b End, connect, _ func()) {
 	_ = s.Close()
 }
 
-func testReset(t *testing.T, a, b End, connect, _ func()) {
-	ended := make(chan error, 1)
+// begun opens a stream of which both ends have read something. ended tells with
+// which error the reading of the far end ends.
+func begun(t *testing.T, a, b End, connect func()) (s peer.Stream, ended <-chan error) {
+	t.Helper()
+	end := make(chan error, 1)
 	meet(t, a, b, connect, func(_ device.ID, s peer.Stream) {
 		_, _ = s.Write([]byte("begun"))
 		_, err := io.Copy(io.Discard, s)
-		ended <- err
+		end <- err
 		_ = s.Reset()
 	})
-	s := open(t, a, b)
+	s = open(t, a, b)
 	if _, err := s.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(s, make([]byte, len("begun"))); err != nil {
 		t.Fatal(err)
 	}
+	return s, end
+}
+
+func testReset(t *testing.T, a, b End, connect, _ func()) {
+	s, ended := begun(t, a, b, connect)
 	read := make(chan error, 1)
 	go func() { _, err := s.Read(make([]byte, 1)); read <- err }()
 	if err := s.Reset(); err != nil {
@@ -231,20 +239,7 @@ func testDeadlines(t *testing.T, a, b End, connect, _ func()) {
 }
 
 func testCut(t *testing.T, a, b End, connect, cut func()) {
-	ended := make(chan error, 1)
-	meet(t, a, b, connect, func(_ device.ID, s peer.Stream) {
-		_, _ = s.Write([]byte("begun"))
-		_, err := io.Copy(io.Discard, s)
-		ended <- err
-		_ = s.Reset()
-	})
-	s := open(t, a, b)
-	if _, err := s.Write([]byte("hello")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(s, make([]byte, len("begun"))); err != nil {
-		t.Fatal(err)
-	}
+	s, ended := begun(t, a, b, connect)
 	cut()
 	if _, err := s.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("here: %v", err)

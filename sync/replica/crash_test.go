@@ -55,26 +55,44 @@ func TestKillBetweenTransactionsOfACommit(t *testing.T) {
 	if err := n[0].Publish(); err != nil {
 		t.Fatal(err)
 	}
-	var killed *node
-	n[1].between = func() {
-		if killed == nil {
-			killed = n[1].twin()
-		}
-	}
-	c := n[0].last()
-	if _, err := n[1].adopt(c.Manifest, c.Delta); err != nil {
-		t.Fatal(err)
-	}
-	if killed == nil {
-		t.Fatal("the commit fitted one transaction")
-	}
-	killed.open()
+	killed := n[1].killedAdopting(n[0])
 	defer killed.close()
 	want := n[0].listing()
 	if got := killed.listing(); got != want {
 		t.Fatalf("after a kill the device shows\n%.2000s\nwant\n%.2000s", got, want)
 	}
 	agree(t, n[0], n[1], killed)
+}
+
+// killedAdopting has d adopt the newest commit of another device, and returns
+// what is left, opened again, if d is killed after the first of its transactions.
+func (d *node) killedAdopting(from *node) (killed *node) {
+	d.t.Helper()
+	d.between = func() {
+		if killed == nil {
+			killed = d.twin()
+		}
+	}
+	c := from.last()
+	if _, err := d.adopt(c.Manifest, c.Delta); err != nil {
+		d.t.Fatal(err)
+	}
+	if killed == nil {
+		d.t.Fatal("the commit fitted one transaction")
+	}
+	killed.open()
+	return killed
+}
+
+// publishFiles makes so many small files, each with a commit of its own.
+func (d *node) publishFiles(prefix string, count int) {
+	d.t.Helper()
+	for i := range count {
+		d.write(fmt.Sprint(prefix, i), "x")
+		if err := d.Publish(); err != nil {
+			d.t.Fatal(err)
+		}
+	}
 }
 
 // last returns the newest commit that the device has made.
@@ -160,12 +178,7 @@ func TestLargeValues(t *testing.T) {
 	// And as a whole state.
 	n[0].keep = 2000
 	n[0].restart()
-	for i := range 3 {
-		n[0].write(fmt.Sprint("g", i), "x")
-		if err := n[0].Publish(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	n[0].publishFiles("g", 3)
 	w = connect(n[0], n[2])
 	agree(t, n[0], n[2])
 	w.disconnect()
@@ -224,12 +237,7 @@ func TestCommitsForgottenWhileSending(t *testing.T) {
 	n := hive(t, 2)
 	n[0].keep = 3000
 	n[0].restart()
-	for i := range 3 {
-		n[0].write(fmt.Sprint("f", i), "x")
-		if err := n[0].Publish(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	n[0].publishFiles("f", 3)
 	a, b := n[0], n[1]
 	back := make(chan []byte, 64)
 	b.Connected(a.key.ID(), func(_ context.Context, m []byte) error { back <- append([]byte(nil), m...); return nil })
@@ -272,12 +280,7 @@ func TestCommitsForgottenWhileSending(t *testing.T) {
 // does not keep the line busy.
 func TestGapIsAskedAboutInMeasure(t *testing.T) {
 	n := hive(t, 2)
-	for i := range 3 {
-		n[0].write(fmt.Sprint("f", i), "x")
-		if err := n[0].Publish(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	n[0].publishFiles("f", 3)
 	c := n[0].last()
 	hellos := make(chan struct{}, 1000)
 	n[1].Connected(n[0].key.ID(), func(_ context.Context, m []byte) error {
@@ -305,12 +308,7 @@ func TestStalledState(t *testing.T) {
 	n := hive(t, 3)
 	n[0].keep = 2000
 	n[0].restart()
-	for i := range 30 {
-		n[0].write(fmt.Sprint("f", i), "x")
-		if err := n[0].Publish(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	n[0].publishFiles("f", 30)
 	n[1].sessions.stall = 50 * time.Millisecond
 	silent := n[2].key.ID()
 	n[1].Connected(silent, func(context.Context, []byte) error { return nil })

@@ -307,20 +307,7 @@ func TestDraftsWhileDeletesAreAdopted(t *testing.T) {
 	if err := n[0].Publish(); err != nil {
 		t.Fatal(err)
 	}
-	var killed *node
-	n[1].between = func() {
-		if killed == nil {
-			killed = n[1].twin()
-		}
-	}
-	c := n[0].last()
-	if _, err := n[1].adopt(c.Manifest, c.Delta); err != nil {
-		t.Fatal(err)
-	}
-	if killed == nil {
-		t.Fatal("the commit fitted one transaction")
-	}
-	killed.open()
+	killed := n[1].killedAdopting(n[0])
 	defer killed.close()
 	if l := killed.listing(); l != "" {
 		t.Fatalf("before the drafts are committed there is\n%s", l)

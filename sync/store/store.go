@@ -23,10 +23,11 @@
 //	H actor               -> manifest          newest manifest of each actor
 //	j ino piece           -> bytes             the journal of a draft
 //	l ino                 -> bytes             attributes that stay on this device
-//	w id16 dev            -> (empty)           device dev said that it holds the block
+//	w id16 dev            -> tag               device dev said that it holds the block (holdings.go)
 //	W dev                 -> cursor            how far its word was heard
-//	m name                -> bytes             single values: version vector, Merkle spans, identity,
-//	                                           where files with a draft were that others deleted
+//	T dev                 -> tag               it tells all anew
+//	m name                -> bytes             single values: version vector, Merkle spans, identity, hashes of
+//	                                           commits, where files with a draft were that others deleted
 //
 // dot is actor(8) ctr(8); a dev is the whole device id; id16 the first 16 bytes of a block id.
 // Values above [pieceSize] are cut into pieces so that every write fits a

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,13 +41,13 @@ type prover struct{ d *live }
 func (p prover) Prove(ctx context.Context, ids []block.ID) ([]cache.Proof, error) {
 	d := p.d
 	kept, err := d.exchange.Prove(ctx, ids, d.keeper.Informed)
-	held := make([]block.ID, len(kept))
-	for i, k := range kept {
-		held[i] = k.ID
+	held := make(map[block.ID]struct{}, len(kept))
+	for _, k := range kept {
+		held[k.ID] = struct{}{}
 	}
 	out := make([]cache.Proof, 0, len(ids))
 	if len(kept) > 0 {
-		tied, terr := d.keeper.Tied(ctx, held)
+		tied, terr := d.keeper.Tied(ctx, slices.Collect(maps.Keys(held)))
 		if terr != nil {
 			return nil, errors.Join(err, terr)
 		}
@@ -58,7 +59,7 @@ func (p prover) Prove(ctx context.Context, ids []block.ID) ([]cache.Proof, error
 	}
 	var rest []block.ID
 	for _, id := range ids {
-		if !slices.Contains(held, id) {
+		if _, ok := held[id]; !ok {
 			rest = append(rest, id)
 		}
 	}
