@@ -19,6 +19,9 @@ import (
 type alone struct {
 	mu      sync.Mutex
 	in      map[tree.Ino]suspect
+	lists   map[block.ID]int         // of the files in in, how often
+	heard   bool                     // what was said since in was looked at may take files out of it
+	wrote   time.Time                // when a file was last entered by push
 	touched map[tree.Ino]uint64 // changed by other devices, to be looked at; with gen as of then
 	gen     uint64              // grows with each change of in and touched from outside
 	due     bool                // the whole tree is to be looked at
@@ -41,18 +44,44 @@ type suspect struct {
 
 func (a *alone) init() {
 	a.in, a.touched, a.lost = map[tree.Ino]suspect{}, map[tree.Ino]uint64{}, map[block.ID]struct{}{}
+	a.lists = map[block.ID]int{}
 	a.wake, a.made, a.turn = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
 	a.due = true
 	a.poke()
 }
 
-// push enters inodes that were written here.
-func (a *alone) push(inos ...tree.Ino) {
-	a.mu.Lock()
-	for _, ino := range inos {
-		a.gen++
-		a.in[ino] = suspect{bytes: -1, gen: a.gen}
+// setLocked enters what is known of an inode.
+func (a *alone) setLocked(ino tree.Ino, s suspect) {
+	a.dropLocked(ino)
+	a.in[ino] = s
+	for _, id := range s.lists {
+		a.lists[id]++
 	}
+}
+
+func (a *alone) dropLocked(ino tree.Ino) {
+	for _, id := range a.in[ino].lists {
+		if a.lists[id]--; a.lists[id] == 0 {
+			delete(a.lists, id)
+		}
+	}
+	delete(a.in, ino)
+}
+
+// push enters an inode that was written here.
+func (a *alone) push(ino tree.Ino) {
+	a.mu.Lock()
+	a.gen++
+	a.setLocked(ino, suspect{bytes: -1, gen: a.gen})
+	a.wrote = time.Now()
+	a.mu.Unlock()
+	a.poke()
+}
+
+// hear has the inodes looked at of which something was here only.
+func (a *alone) hear() {
+	a.mu.Lock()
+	a.heard = true
 	a.mu.Unlock()
 	a.poke()
 }
@@ -92,6 +121,7 @@ func (a *alone) lose(ids ...block.ID) {
 func (a *alone) learned() {
 	a.mu.Lock()
 	a.due = a.due || len(a.lost) > 0
+	a.heard = true
 	a.mu.Unlock()
 	a.poke()
 }
@@ -103,11 +133,51 @@ func (a *alone) settled() bool {
 	return !a.due && !a.looking && len(a.touched) == 0 && len(a.lost) == 0
 }
 
-// all returns the set as it is now.
-func (a *alone) all() map[tree.Ino]suspect {
+// count returns the files in the account and their bytes, and those of them
+// that were not looked at yet, which count for nothing here.
+func (a *alone) count() (files, bytes int64, fresh map[tree.Ino]suspect) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return maps.Clone(a.in)
+	fresh = map[tree.Ino]suspect{}
+	for ino, s := range a.in {
+		if s.bytes < 0 {
+			fresh[ino] = s
+			continue
+		}
+		files++
+		bytes += s.bytes
+	}
+	return files, bytes, fresh
+}
+
+// suspects returns the inodes that have to be looked at: all if something was
+// heard, else those that were not looked at yet.
+func (a *alone) suspects() map[tree.Ino]suspect {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	heard := a.heard
+	a.heard = false
+	if heard {
+		return maps.Clone(a.in)
+	}
+	fresh := map[tree.Ino]suspect{}
+	for ino, s := range a.in {
+		if s.bytes < 0 {
+			fresh[ino] = s
+		}
+	}
+	return fresh
+}
+
+// rest returns how long nothing must be written until it is worth to look at
+// what was: 0 if that is now.
+func (a *alone) rest() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.heard {
+		return 0
+	}
+	return max(0, pauseFull-time.Since(a.wrote))
 }
 
 // found notes how much of an inode is here only, unless it was written since.
@@ -118,22 +188,27 @@ func (a *alone) found(ino tree.Ino, gen uint64, o only) {
 		return
 	}
 	if o.alone {
-		a.in[ino] = suspect{o.bytes, gen, o.lists}
+		a.setLocked(ino, suspect{o.bytes, gen, o.lists})
 	} else {
-		delete(a.in, ino)
+		a.dropLocked(ino)
 	}
 }
 
-// seen ends what touch began, unless the inode was touched again.
-func (a *alone) seen(ino tree.Ino, gen uint64, o only) {
+// seen ends what touch began, unless the inode was touched again. known says
+// that o is the whole truth.
+func (a *alone) seen(ino tree.Ino, gen uint64, o only, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.touched[ino] != gen {
 		return
 	}
 	delete(a.touched, ino)
-	if was, ok := a.in[ino]; o.alone && (!ok || was.gen < gen) {
-		a.in[ino] = suspect{o.bytes, gen, o.lists}
+	switch was, ok := a.in[ino]; {
+	case ok && was.gen > gen:
+	case o.alone:
+		a.setLocked(ino, suspect{o.bytes, gen, o.lists})
+	case known:
+		a.dropLocked(ino)
 	}
 }
 
@@ -166,12 +241,12 @@ func (a *alone) end(gen uint64, fresh map[tree.Ino]only, unknown map[tree.Ino]st
 		_, alone := fresh[ino]
 		_, open := unknown[ino]
 		if was.gen <= gen && !alone && !open {
-			delete(a.in, ino)
+			a.dropLocked(ino)
 		}
 	}
 	for ino, o := range fresh {
 		if was, ok := a.in[ino]; !ok || was.gen <= gen {
-			a.in[ino] = suspect{o.bytes, gen, o.lists}
+			a.setLocked(ino, suspect{o.bytes, gen, o.lists})
 		}
 	}
 }
@@ -209,7 +284,10 @@ func (k *Keeper) follow(ctx context.Context) {
 		case <-a.wake:
 		}
 		began := time.Now()
-		full := k.look()
+		full := k.look(a.rest() == 0)
+		if wait := a.rest(); wait > 0 {
+			time.AfterFunc(wait, a.poke)
+		}
 		rest := max(pause, share*time.Since(began))
 		if full {
 			rest = max(rest, pauseFull)
@@ -222,12 +300,13 @@ func (k *Keeper) follow(ctx context.Context) {
 	}
 }
 
-// look brings the account up to date, and reports whether it went through the
-// whole tree. Lists that it lacks are fetched, and then it looks again.
-func (k *Keeper) look() (full bool) {
+// look brings the account up to date, what is in it only if inside is set, and
+// reports whether it went through the whole tree. Lists that it lacks are
+// fetched, and then it looks again.
+func (k *Keeper) look(inside bool) (full bool) {
 	k.alone.turn <- struct{}{}
 	defer func() { <-k.alone.turn }()
-	return k.lookInTurn()
+	return k.lookInTurn(inside)
 }
 
 // account makes the account if that was not done yet.
@@ -244,7 +323,7 @@ func (k *Keeper) account(ctx context.Context) error {
 	case <-k.alone.made:
 		return nil
 	default:
-		k.lookInTurn()
+		k.lookInTurn(false)
 	}
 	select {
 	case <-k.alone.made:
@@ -254,7 +333,7 @@ func (k *Keeper) account(ctx context.Context) error {
 	}
 }
 
-func (k *Keeper) lookInTurn() (full bool) {
+func (k *Keeper) lookInTurn(inside bool) (full bool) {
 	full, gen, touched, lost := k.alone.begin()
 	if full {
 		fresh, unknown, err := k.stock(lost)
@@ -266,29 +345,39 @@ func (k *Keeper) lookInTurn() (full bool) {
 			k.alone.end(gen, fresh, unknown, lost)
 		}
 	}
-	for ino, was := range k.alone.all() {
-		o, err := k.onlyHere(ino)
-		if errors.Is(err, ErrUnknown) {
-			k.learn.want(ino)
+	if inside {
+		for ino, was := range k.alone.suspects() {
+			_, _ = k.assess(ino, was) // an error is logged, and the file counted
 		}
-		if err != nil {
-			k.cfg.Log.Debug("copies of a file", "inode", ino, "err", err)
-			continue // still counted: better once too often than lost
-		}
-		k.alone.found(ino, was.gen, o)
 	}
 	for ino, g := range touched {
 		o, err := k.onlyHere(ino)
-		if errors.Is(err, ErrUnknown) {
-			err = nil // its list is elsewhere: where it was changed
-		}
-		if err != nil {
+		known := err == nil
+		if err != nil && !errors.Is(err, ErrUnknown) { // an unknown list is elsewhere: where the file was changed
 			k.cfg.Log.Warn("copies of a file", "inode", ino, "err", err)
 			o = only{alone: true}
 		}
-		k.alone.seen(ino, g, o)
+		k.alone.seen(ino, g, o, known)
 	}
 	return full
+}
+
+// assess looks at an inode of the account and enters what it finds. If that
+// fails the file stays in it: better counted once too often than lost.
+func (k *Keeper) assess(ino tree.Ino, was suspect) (only, error) {
+	o, err := k.onlyHere(ino)
+	switch {
+	case errors.Is(err, ErrUnknown):
+		k.learn.want(ino)
+	case err != nil:
+		k.cfg.Log.Warn("copies of a file", "inode", ino, "err", err)
+		k.alone.mu.Lock()
+		k.alone.heard = true // look again, whenever there is a reason to
+		k.alone.mu.Unlock()
+	default:
+		k.alone.found(ino, was.gen, o)
+	}
+	return o, err
 }
 
 // stock goes through the whole tree: what is here alone, of which files that
@@ -417,17 +506,14 @@ func (k *Keeper) Settled() bool { return k.alone.settled() }
 // Waiting returns the files of which something is on this device only, and the
 // bytes of that.
 func (k *Keeper) Waiting() (files, bytes int64) {
-	for ino, was := range k.alone.all() {
-		n := was.bytes
-		if n < 0 { // written just now
-			o, err := k.onlyHere(ino)
-			if err == nil && !o.alone {
-				continue
-			}
-			n = o.bytes
+	files, bytes, fresh := k.alone.count()
+	for ino, was := range fresh {
+		o, err := k.assess(ino, was)
+		if err == nil && !o.alone {
+			continue
 		}
 		files++
-		bytes += n
+		bytes += o.bytes
 	}
 	return files, bytes
 }

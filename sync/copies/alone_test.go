@@ -293,7 +293,7 @@ func (m *model) step() {
 			m.k.LostAll() // a block that nobody else has cannot come here; be told all the same
 		}
 	case 8:
-		m.k.look()
+		m.k.look(true)
 	default:
 		m.k.LostAll()
 		settle(m.k)
@@ -321,7 +321,7 @@ func TestAccountMatchesModel(t *testing.T) {
 		for range 6 {
 			m.pool = append(m.pool, w.make(1+m.rnd.IntN(3)))
 		}
-		m.k.look()
+		m.k.look(true)
 		for step := range 80 {
 			m.at = fmt.Sprintf("seed %d, step %d", seed, step)
 			m.step()

@@ -148,7 +148,7 @@ func (k *Keeper) Wrote(ino tree.Ino) {
 
 // Heard tells the keeper that another device said what it holds, or what it
 // knows of the tree.
-func (k *Keeper) Heard() { k.alone.poke() }
+func (k *Keeper) Heard() { k.alone.hear() }
 
 // Lost tells the keeper that another device said it no longer holds ids.
 func (k *Keeper) Lost(ids []block.ID) {

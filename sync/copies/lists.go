@@ -133,22 +133,20 @@ func (k *Keeper) Tied(ctx context.Context, ids []block.ID) (map[block.ID]struct{
 	if err := k.account(ctx); err != nil {
 		return nil, err
 	}
-	lists := map[block.ID]struct{}{}
-	for ino, was := range k.alone.all() {
-		if was.bytes < 0 { // written just now
-			o, err := k.onlyHere(ino)
-			if err == nil && !o.alone {
-				continue
+	_, _, fresh := k.alone.count()
+	lists := map[block.ID]struct{}{} // of files that are not in the account as they are now
+	for ino, was := range fresh {
+		if o, err := k.assess(ino, was); err != nil || o.alone {
+			for _, id := range o.lists {
+				lists[id] = struct{}{}
 			}
-			was.lists = o.lists
-		}
-		for _, id := range was.lists {
-			lists[id] = struct{}{}
 		}
 	}
 	tied := map[block.ID]struct{}{}
+	k.alone.mu.Lock()
+	defer k.alone.mu.Unlock()
 	for _, id := range ids {
-		if _, ok := lists[id]; ok {
+		if _, ok := lists[id]; ok || k.alone.lists[id] > 0 {
 			tied[id] = struct{}{}
 		}
 	}

@@ -312,7 +312,7 @@ func (w *world) missing(c content) (n int) {
 // is left alone.
 func settle(k *Keeper) {
 	for again := true; again; {
-		k.look()
+		k.look(true)
 		again = false
 		for ino, ok := k.learn.take(); ok; ino, ok = k.learn.take() {
 			again = true

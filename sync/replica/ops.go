@@ -62,6 +62,29 @@ func (r *Replica) edit(fn func(*tree.Edit) error) error {
 	return err
 }
 
+// remove is edit for an operation that may take the last name of a file: whoever
+// is told of its content is told that it is gone.
+func (r *Replica) remove(fn func(*tree.Edit) error) error {
+	gone, err := func() (gone []tree.Ino, err error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		aff, err := r.editLocked(fn, nil)
+		if err != nil {
+			return nil, err
+		}
+		for _, ino := range aff.Inodes {
+			if _, err := r.view.Node(ino); errors.Is(err, fs.ErrNotExist) {
+				gone = append(gone, ino)
+			}
+		}
+		return gone, nil
+	}()
+	for _, ino := range gone {
+		r.wrote(ino)
+	}
+	return err
+}
+
 // editLocked returns what the operation changed for those who show the tree.
 func (r *Replica) editLocked(fn func(*tree.Edit) error, also func(*store.Tx) error) (aff tree.Affected, err error) {
 	if r.broken {
@@ -171,7 +194,7 @@ func (r *Replica) made(fn func(*tree.Edit) (tree.Ino, error)) (n tree.Node, err 
 // Unlink removes a name of a file. With the last one goes the draft in the
 // journal, in the same step; so it does when a rename replaces the file.
 func (r *Replica) Unlink(parent tree.Ino, name string) error {
-	return r.edit(func(e *tree.Edit) error { return e.Unlink(parent, name) })
+	return r.remove(func(e *tree.Edit) error { return e.Unlink(parent, name) })
 }
 
 // Rmdir removes an empty directory.
@@ -181,7 +204,7 @@ func (r *Replica) Rmdir(parent tree.Ino, name string) error {
 
 // Rename moves an entry as rename(2) does; noReplace and exchange as in renameat2(2).
 func (r *Replica) Rename(op tree.Ino, on string, np tree.Ino, nn string, noReplace, exchange bool) error {
-	return r.edit(func(e *tree.Edit) error { return e.Rename(op, on, np, nn, noReplace, exchange) })
+	return r.remove(func(e *tree.Edit) error { return e.Rename(op, on, np, nn, noReplace, exchange) })
 }
 
 // Chmod sets the permission bits (07777).

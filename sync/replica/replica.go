@@ -333,7 +333,7 @@ func (r *Replica) tell(a tree.Affected) {
 }
 
 // SubscribeWrites registers fn to be told the inodes to which this device has
-// committed content. It is called without locks held.
+// committed content, or which it has deleted. It is called without locks held.
 func (r *Replica) SubscribeWrites(fn func(tree.Ino)) {
 	r.subMu.Lock()
 	defer r.subMu.Unlock()
