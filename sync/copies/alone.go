@@ -19,9 +19,9 @@ import (
 type alone struct {
 	mu      sync.Mutex
 	in      map[tree.Ino]suspect
-	lists   map[block.ID]int         // of the files in in, how often
-	heard   bool                     // what was said since in was looked at may take files out of it
-	wrote   time.Time                // when a file was last entered by push
+	lists   map[block.ID]int    // of the files in in, how often
+	heard   bool                // what was said since in was looked at may take files out of it
+	wrote   time.Time           // when a file was last entered by push
 	touched map[tree.Ino]uint64 // changed by other devices, to be looked at; with gen as of then
 	gen     uint64              // grows with each change of in and touched from outside
 	due     bool                // the whole tree is to be looked at

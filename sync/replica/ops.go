@@ -155,15 +155,6 @@ func (r *Replica) dot() tree.Dot {
 	return tree.Dot{Actor: r.cfg.Actor, Ctr: r.vector[r.cfg.Actor] + 1}
 }
 
-func (r *Replica) touchSpans(ch tree.Change) {
-	for _, rec := range ch.Put {
-		r.spans.Touch(rec.Key.Ino())
-	}
-	for _, kd := range ch.Drop {
-		r.spans.Touch(kd.Key.Ino())
-	}
-}
-
 // Create makes a file, symlink or fifo; [fs.ErrExist] if the name is taken.
 func (r *Replica) Create(parent tree.Ino, name string, c tree.Content) (n tree.Node, err error) {
 	return r.made(func(e *tree.Edit) (tree.Ino, error) { return e.Create(parent, name, c) })

@@ -26,6 +26,9 @@ func (r *Replica) Publish() error {
 func (r *Replica) publish() (news bool, err error) {
 	r.syncing.Lock()
 	defer r.syncing.Unlock()
+	if err := r.prepareRoot(); err != nil {
+		return false, fmt.Errorf("publish: %w", err)
+	}
 	r.mu.Lock()
 	err = r.closeBatchLocked()
 	next, vector := r.commits.next, r.vector // a vector is replaced, never changed

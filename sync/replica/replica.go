@@ -43,7 +43,6 @@ import (
 
 	"github.com/roamfs/roamfs/peer/device"
 	"github.com/roamfs/roamfs/sync/manifest"
-	"github.com/roamfs/roamfs/sync/merkle"
 	"github.com/roamfs/roamfs/sync/store"
 	"github.com/roamfs/roamfs/sync/tree"
 )
@@ -94,7 +93,7 @@ type Replica struct {
 	synced  tree.Vector // as much of it as is on the disk, and so may be told
 	open    batch
 	index   uint64 // of the next Edit of this process
-	spans   *merkle.Tree
+	spans   spans
 	heads   map[tree.Actor]head // with a commit each
 	stated  head                // this device's newest checkpoint
 	commits commits
@@ -203,30 +202,6 @@ func (r *Replica) load() error {
 	return r.open.load(r.st, tree.Dot{Actor: r.cfg.Actor, Ctr: r.vector[r.cfg.Actor] + 1})
 }
 
-// spansKey names the Merkle leaf spans as they were at the last clean close.
-const spansKey = "spans"
-
-func (r *Replica) loadSpans() error {
-	b, err := r.st.Value(spansKey)
-	if err != nil {
-		return err
-	}
-	if b != nil {
-		// From now on they are stale: only a clean close writes them again.
-		if err := r.st.Update(func(tx *store.Tx) error { tx.SetValue(spansKey, nil); return nil }); err != nil {
-			return err
-		}
-		if r.spans, err = merkle.Load(r.cfg.Spread, b); err == nil {
-			return nil
-		}
-		r.log.Warn("merkle spans unreadable, building them anew", "err", err)
-	}
-	snap := r.st.Snapshot()
-	defer snap.Release()
-	r.spans, err = merkle.Build(r.cfg.Spread, source{snap})
-	return err
-}
-
 // Close ends all sessions and keeps what makes the next Open fast. The caller
 // has stopped Run and closes the database afterwards.
 func (r *Replica) Close() error {
@@ -236,17 +211,10 @@ func (r *Replica) Close() error {
 	if r.broken {
 		return nil
 	}
-	if _, err := r.rootLocked(); err != nil {
+	if err := r.saveSpansLocked(); err != nil {
 		return fmt.Errorf("close tree: %w", err)
 	}
-	b, err := r.spans.MarshalBinary()
-	if err != nil {
-		return fmt.Errorf("close tree: %w", err)
-	}
-	if len(b) > 1<<20 {
-		return nil // built anew at the next start
-	}
-	return r.st.Update(func(tx *store.Tx) error { tx.SetValue(spansKey, b); return nil })
+	return nil
 }
 
 // Run publishes what the user does until ctx ends, then publishes what is left.
@@ -382,24 +350,6 @@ func (r *Replica) State() (root, state [32]byte, err error) {
 	return h, manifest.StateID(h, v), nil
 }
 
-// rootLocked returns the root over the present records, those of the open batch
-// included. It needs mu for writing.
-func (r *Replica) rootLocked() (root merkle.Hash, err error) {
-	snap := r.st.Snapshot()
-	defer snap.Release()
-	root, err = r.spans.Root(source{snap})
-	if errors.Is(err, merkle.ErrStale) {
-		r.log.Warn("merkle spans are stale, building them anew")
-		if r.spans, err = merkle.Build(r.cfg.Spread, source{snap}); err == nil {
-			root, err = r.spans.Root(source{snap})
-		}
-	}
-	if err != nil {
-		return root, fmt.Errorf("root: %w", err)
-	}
-	return root, nil
-}
-
 // Resolve finds the inode at a slash-separated path from the root.
 func (r *Replica) Resolve(path string) (tree.Node, error) {
 	n, err := r.Node(tree.Ino{})
@@ -418,25 +368,4 @@ func (r *Replica) Resolve(path string) (tree.Node, error) {
 		}
 	}
 	return n, nil
-}
-
-// source lets the Merkle tree read the records of a snapshot.
-type source struct{ *store.Snapshot }
-
-// Scan implements [merkle.Source].
-func (s source) Scan(from, to []byte, fn func(merkle.Entry) error) error {
-	return s.Snapshot.Scan(from, to, func(r tree.Record) error {
-		return fn(entryOf(r))
-	})
-}
-
-// entryOf is how a record enters the Merkle tree: its key, and its dot and
-// value in one.
-func entryOf(r tree.Record) merkle.Entry {
-	v := make([]byte, 0, 16+len(r.Value))
-	v = append(v, r.Dot.Actor[:]...)
-	for s := 56; s >= 0; s -= 8 {
-		v = append(v, byte(r.Dot.Ctr>>s))
-	}
-	return merkle.Entry{Key: []byte(r.Key), Value: append(v, r.Value...)}
 }
