@@ -130,6 +130,9 @@ type delta struct {
 type inoDelta struct {
 	known   bool
 	was, is []tree.Record
+
+	counted bool // rows are those that the transaction leaves so far
+	rows    rows
 }
 
 func (c *reads) delta() *delta {
@@ -157,6 +160,13 @@ func (d *delta) ino(ino tree.Ino) *inoDelta {
 	return x
 }
 
+// born says that the database has nothing of ino.
+func (d *delta) born(ino tree.Ino) {
+	if x := d.ino(ino); !x.known {
+		x.known, x.was, x.is = true, nil, nil
+	}
+}
+
 func (d *delta) put(r tree.Record) {
 	x := d.ino(r.Key.Ino())
 	if !x.known {
@@ -170,6 +180,19 @@ func (d *delta) put(r tree.Record) {
 	} else {
 		x.is = slices.Insert(slices.Clip(x.is), i, r)
 	}
+}
+
+// find returns the record id as it is now, if its inode is known.
+func (d *delta) find(id tree.KeyDot) (r tree.Record, found, known bool) {
+	x := d.ino(id.Key.Ino())
+	if !x.known {
+		return r, false, false
+	}
+	i, found := slices.BinarySearchFunc(x.is, id, byID)
+	if found {
+		r = x.is[i]
+	}
+	return r, found, true
 }
 
 func (d *delta) drop(id tree.KeyDot) {

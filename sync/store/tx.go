@@ -62,6 +62,9 @@ func (t *Tx) delete(k []byte) {
 // Apply changes the records and their indexes. Putting a record that is there
 // replaces it; dropping one that is not does nothing.
 func (t *Tx) Apply(ch tree.Change) error {
+	for _, ino := range ch.Born {
+		t.delta.born(ino)
+	}
 	recount := map[tree.Ino]struct{}{} // inodes whose content or directory rows may change
 	for _, kd := range ch.Drop {
 		key := recordKey(kd.Key, kd.Dot)
@@ -90,8 +93,7 @@ func (t *Tx) Apply(ch tree.Change) error {
 			var flags byte
 			if l.Dir {
 				flags = 1
-				ino := r.Key.Ino()
-				t.set(append([]byte{'d'}, ino[:]...), nil)
+				recount[r.Key.Ino()] = struct{}{}
 			}
 			t.set(placeKey(r.Key, r.Dot, l), []byte{flags})
 			t.delta.place(r.Key.Ino(), l)
@@ -111,14 +113,7 @@ func (t *Tx) Apply(ch tree.Change) error {
 
 // dropPlace removes the index row of the link record that stands at key, if any.
 func (t *Tx) dropPlace(key []byte, k tree.Key, d tree.Dot, recount map[tree.Ino]struct{}) error {
-	item, err := t.txn.Get(key)
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read link record: %w", err)
-	}
-	return item.Value(func(v []byte) error {
+	drop := func(v []byte) error {
 		l, err := tree.DecodeLink(v)
 		if err != nil {
 			return fmt.Errorf("%w: link record: %w", ErrDamaged, err)
@@ -129,7 +124,21 @@ func (t *Tx) dropPlace(key []byte, k tree.Key, d tree.Dot, recount map[tree.Ino]
 			recount[k.Ino()] = struct{}{}
 		}
 		return nil
-	})
+	}
+	if r, found, known := t.delta.find(tree.KeyDot{Key: k, Dot: d}); known {
+		if !found {
+			return nil
+		}
+		return drop(r.Value)
+	}
+	item, err := t.txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read link record: %w", err)
+	}
+	return item.Value(drop)
 }
 
 // recount brings the rows that say "directory" and "more than one content" of
@@ -138,14 +147,40 @@ func (t *Tx) recount(ino tree.Ino) error {
 	if t.err != nil {
 		return t.err
 	}
-	recs := t.delta.ino(ino).is
-	if !t.delta.ino(ino).known {
+	x := t.delta.ino(ino)
+	recs := x.is
+	if !x.known {
 		var err error
 		if recs, err = records(t.txn, append([]byte{'r'}, ino[:]...)); err != nil {
 			return err
 		}
 	}
-	contents, dir := 0, false
+	is, err := rowsOf(recs)
+	if err != nil {
+		return err
+	}
+	was := x.rows
+	switch {
+	case !x.known:
+		was, err = t.rows(ino)
+	case !x.counted:
+		was, err = rowsOf(x.was)
+	}
+	if err != nil {
+		return err
+	}
+	x.rows, x.counted = is, true
+	t.row('c', ino, was.conflict, is.conflict)
+	t.row('d', ino, was.dir, is.dir)
+	return nil
+}
+
+// rows are the rows of an inode that have no value.
+type rows struct{ dir, conflict bool }
+
+// rowsOf returns the rows that go with records.
+func rowsOf(recs []tree.Record) (x rows, err error) {
+	contents := 0
 	for _, r := range recs {
 		switch r.Key.Type() {
 		case 'C':
@@ -153,24 +188,34 @@ func (t *Tx) recount(ino tree.Ino) error {
 		case 'L':
 			l, err := tree.DecodeLink(r.Value)
 			if err != nil {
-				return fmt.Errorf("%w: link record: %w", ErrDamaged, err)
+				return x, fmt.Errorf("%w: link record: %w", ErrDamaged, err)
 			}
-			dir = dir || l.Dir
+			x.dir = x.dir || l.Dir
 		}
 	}
-	for table, on := range map[byte]bool{'c': contents > 1, 'd': dir} {
-		row := append([]byte{table}, ino[:]...)
-		_, err := t.txn.Get(row)
-		switch {
-		case err == nil && !on:
-			t.delete(row)
-		case errors.Is(err, badger.ErrKeyNotFound) && on:
-			t.set(row, nil)
-		case err != nil && !errors.Is(err, badger.ErrKeyNotFound):
-			return fmt.Errorf("read inode row: %w", err)
+	x.conflict = contents > 1
+	return x, nil
+}
+
+// rows returns the rows that ino has.
+func (t *Tx) rows(ino tree.Ino) (x rows, err error) {
+	for table, is := range map[byte]*bool{'c': &x.conflict, 'd': &x.dir} {
+		_, err := t.txn.Get(append([]byte{table}, ino[:]...))
+		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+			return x, fmt.Errorf("read inode row: %w", err)
 		}
+		*is = err == nil
 	}
-	return nil
+	return x, nil
+}
+
+func (t *Tx) row(table byte, ino tree.Ino, was, is bool) {
+	switch k := append([]byte{table}, ino[:]...); {
+	case was && !is:
+		t.delete(k)
+	case is && !was:
+		t.set(k, nil)
+	}
 }
 
 // SetValue stores a single value under name; nil removes it.

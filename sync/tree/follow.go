@@ -48,6 +48,9 @@ func (v *View) spots(n *inode) []spot {
 func (v *View) Prepare(ch Change) (*Pending, error) {
 	p := &Pending{v: v, before: make(map[Ino]past, len(ch.Put))}
 	c := v.reads()
+	for _, ino := range ch.Born {
+		p.before[ino] = past{n: sortOut(ino, nil)}
+	}
 	add := func(k Key) error {
 		ino := k.Ino()
 		if _, ok := p.before[ino]; ok || ino[0] == 0xff {

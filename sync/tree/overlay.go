@@ -82,9 +82,10 @@ func union(a, b []Ino) []Ino {
 type steps struct {
 	put  map[KeyDot][]byte
 	drop map[KeyDot]struct{}
+	born []Ino
 }
 
-func newSteps() steps { return steps{map[KeyDot][]byte{}, map[KeyDot]struct{}{}} }
+func newSteps() steps { return steps{put: map[KeyDot][]byte{}, drop: map[KeyDot]struct{}{}} }
 
 func (s *steps) doPut(k KeyDot, value []byte) {
 	delete(s.drop, k)
@@ -105,6 +106,7 @@ func (s *steps) add(o steps) {
 	for k, v := range o.put {
 		s.doPut(k, v)
 	}
+	s.born = append(s.born, o.born...)
 }
 
 // change returns the steps as a sorted Change.
@@ -115,5 +117,6 @@ func (s *steps) change() Change {
 	}
 	SortRecords(ch.Put)
 	ch.Drop = slices.SortedFunc(maps.Keys(s.drop), KeyDot.Compare)
+	ch.Born = slices.Clone(s.born)
 	return ch
 }

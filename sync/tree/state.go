@@ -35,6 +35,9 @@ type Surveyor interface {
 type Change struct {
 	Put  []Record
 	Drop []KeyDot
+	// Born are inodes of Put of which the State before has no record, as their
+	// names are new. It spares the search for what is not there, and may be empty.
+	Born []Ino
 }
 
 // Empty reports whether the change changes nothing.
