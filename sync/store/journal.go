@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -11,17 +12,93 @@ import (
 
 func draftPrefix(ino tree.Ino) []byte { return append([]byte{'j'}, ino[:]...) }
 
+// entries is how many rows the journal entry of each draft has. A small file
+// is journaled and dropped a moment later, and to ask the database how many rows
+// there are to delete took more time than the rest of both.
+type entries struct {
+	mu   sync.Mutex
+	rows map[tree.Ino]uint32 // none: no entry
+}
+
+// unsure is the number of rows after a transaction that failed: count them.
+const unsure = ^uint32(0)
+
+func (e *entries) load(db *badger.DB) error {
+	e.rows = map[tree.Ino]uint32{}
+	return db.View(func(txn *badger.Txn) error {
+		return scan(txn, []byte{'j'}, func(item *badger.Item) error {
+			k := item.Key()
+			if len(k) != 1+24+4 {
+				return fmt.Errorf("%w: draft row of %d bytes", ErrDamaged, len(k))
+			}
+			ino := tree.Ino(k[1:25])
+			e.rows[ino] = max(e.rows[ino], binary.BigEndian.Uint32(k[25:])+1)
+			return nil
+		})
+	})
+}
+
+func (e *entries) of(ino tree.Ino) uint32 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.rows[ino]
+}
+
+// end takes over what a transaction has made of some entries.
+func (e *entries) end(made map[tree.Ino]uint32, ok bool) {
+	if len(made) == 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for ino, n := range made {
+		switch {
+		case !ok:
+			e.rows[ino] = unsure
+		case n == 0:
+			delete(e.rows, ino)
+		default:
+			e.rows[ino] = n
+		}
+	}
+}
+
 // PutDraft writes the journal entry of a draft, replacing the one before.
 func (t *Tx) PutDraft(d tree.Draft) error {
-	b := binary.AppendUvarint(nil, uint64(len(d.Base)))
+	b := make([]byte, 0, binary.MaxVarintLen64+len(d.Base)*dotLen+len(d.Data))
+	b = binary.AppendUvarint(b, uint64(len(d.Base)))
 	for _, dot := range d.Base {
 		b = appendDot(b, dot)
 	}
-	return t.setPieces(draftPrefix(d.Ino), append(b, d.Data...))
+	prefix := draftPrefix(d.Ino)
+	return t.entry(d.Ino, t.setRows(prefix, append(b, d.Data...)))
 }
 
 // DropDraft removes the journal entry of a draft, if there is one.
-func (t *Tx) DropDraft(ino tree.Ino) error { return t.dropPieces(draftPrefix(ino), 0) }
+func (t *Tx) DropDraft(ino tree.Ino) error { return t.entry(ino, 0) }
+
+// entry leaves the first n rows of a journal entry.
+func (t *Tx) entry(ino tree.Ino, n uint32) error {
+	was, ok := t.drafts[ino]
+	if !ok {
+		was = t.entries.of(ino)
+	}
+	prefix := draftPrefix(ino)
+	if was == unsure {
+		if err := t.dropPieces(prefix, n); err != nil {
+			return err
+		}
+	} else {
+		for i := n; i < was; i++ {
+			t.delete(pieceKey(prefix, i))
+		}
+	}
+	if t.drafts == nil {
+		t.drafts = map[tree.Ino]uint32{}
+	}
+	t.drafts[ino] = n
+	return t.err
+}
 
 // Drafts returns the whole journal.
 func (s *Store) Drafts() ([]tree.Draft, error) {

@@ -73,8 +73,9 @@ type Store struct {
 	db  *badger.DB
 	dir string
 
-	reads  reads      // has its own lock
-	syncMu sync.Mutex // one Sync at a time: a second caller joins the next
+	reads   reads      // has its own lock
+	entries entries    // has its own lock
+	syncMu  sync.Mutex // one Sync at a time: a second caller joins the next
 
 	// How logs of memory tables are made durable; tests look in.
 	syncFile   func(name string) error
@@ -108,6 +109,9 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 	}
 	s := &Store{db: db, dir: dir, syncFile: syncFile, syncActive: db.Sync}
 	s.reads.init(readsLimit)
+	if err := s.entries.load(db); err != nil {
+		return nil, errors.Join(fmt.Errorf("open database %s: %w", dir, err), db.Close())
+	}
 	return s, nil
 }
 

@@ -16,6 +16,9 @@ type Tx struct {
 	txn   *badger.Txn
 	delta *delta // what it changes of the tree
 	err   error  // the first error; later writes do nothing
+
+	entries *entries
+	drafts  map[tree.Ino]uint32 // rows of the journal entries that it has written, 0 for a dropped one
 }
 
 // Update runs fn and then makes its writes visible and safe from kill -9, all
@@ -24,7 +27,7 @@ func (s *Store) Update(fn func(*Tx) error) error {
 	d := s.reads.delta()
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
-	tx := &Tx{txn: txn, delta: d}
+	tx := &Tx{txn: txn, delta: d, entries: &s.entries}
 	err := fn(tx)
 	if tx.err != nil { // what fn returned may only be a consequence
 		err = fmt.Errorf("write to database: %w", tx.err)
@@ -38,6 +41,7 @@ func (s *Store) Update(fn func(*Tx) error) error {
 	d.leave()
 	err = txn.Commit()
 	d.enter(err == nil)
+	s.entries.end(tx.drafts, err == nil)
 	if err != nil {
 		return fmt.Errorf("write to database: %w", err)
 	}
@@ -259,15 +263,17 @@ func pieceKey(prefix []byte, n uint32) []byte {
 
 // setPieces stores v under prefix, cut into rows of at most pieceSize, and
 // removes what an earlier, longer value left.
-func (t *Tx) setPieces(prefix, v []byte) error {
-	n := uint32(0)
+func (t *Tx) setPieces(prefix, v []byte) error { return t.dropPieces(prefix, t.setRows(prefix, v)) }
+
+// setRows writes the rows of v, at least one, and returns how many there are.
+func (t *Tx) setRows(prefix, v []byte) (n uint32) {
 	for first := true; first || len(v) > 0; first = false {
 		piece := v[:min(len(v), pieceSize)]
 		v = v[len(piece):]
 		t.set(pieceKey(prefix, n), piece)
 		n++
 	}
-	return t.dropPieces(prefix, n)
+	return n
 }
 
 // dropPieces removes the rows of prefix from piece number from on.
