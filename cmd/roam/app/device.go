@@ -187,6 +187,7 @@ func (d *live) Run(ctx context.Context) error {
 	if err := d.files.Recover(ctx); err != nil {
 		return damaged(d.state, "the drafts", err)
 	}
+	spareProcessors()
 	// What writes ends before what it writes through: the commits of files
 	// first, then the publishing of the tree, then everything else.
 	outer, stopOuter := context.WithCancel(context.WithoutCancel(ctx))
