@@ -20,8 +20,9 @@ type alone struct {
 	mu      sync.Mutex
 	in      map[tree.Ino]suspect
 	lists   map[block.ID]int    // of the files in in, how often
-	heard   bool                // what was said since in was looked at may take files out of it
+	heard   heard               // what was said since in was looked at
 	wrote   time.Time           // when a file was last entered by push
+	looked  time.Time           // when in was last looked at
 	touched map[tree.Ino]uint64 // changed by other devices, to be looked at; with gen as of then
 	gen     uint64              // grows with each change of in and touched from outside
 	due     bool                // the whole tree is to be looked at
@@ -37,10 +38,19 @@ type alone struct {
 
 // suspect is an inode that may be here only.
 type suspect struct {
-	bytes int64  // that are here only; -1 if it was not looked at yet
-	gen   uint64 // tells whether it was written again while it was looked at
-	lists []block.ID
+	bytes  int64  // that are here only; -1 if it was not looked at yet
+	gen    uint64 // tells whether it was written again while it was looked at
+	lists  []block.ID
+	blocks bool // some are here only, so that it does not help if others know of the file
 }
+
+// heard is what others said that may take files out of the account.
+type heard uint8
+
+const (
+	heardCommits  heard = 1 << iota // that they know more of the tree
+	heardHoldings                   // that they hold more blocks
+)
 
 func (a *alone) init() {
 	a.in, a.touched, a.lost = map[tree.Ino]suspect{}, map[tree.Ino]uint64{}, map[block.ID]struct{}{}
@@ -78,10 +88,10 @@ func (a *alone) push(ino tree.Ino) {
 	a.poke()
 }
 
-// hear has the inodes looked at of which something was here only.
-func (a *alone) hear() {
+// hear has the inodes looked at that may not be here only any more.
+func (a *alone) hear(what heard) {
 	a.mu.Lock()
-	a.heard = true
+	a.heard |= what
 	a.mu.Unlock()
 	a.poke()
 }
@@ -121,7 +131,7 @@ func (a *alone) lose(ids ...block.ID) {
 func (a *alone) learned() {
 	a.mu.Lock()
 	a.due = a.due || len(a.lost) > 0
-	a.heard = true
+	a.heard |= heardHoldings
 	a.mu.Unlock()
 	a.poke()
 }
@@ -150,34 +160,32 @@ func (a *alone) count() (files, bytes int64, fresh map[tree.Ino]suspect) {
 	return files, bytes, fresh
 }
 
-// suspects returns the inodes that have to be looked at: all if something was
-// heard, else those that were not looked at yet.
+// suspects returns the inodes that have to be looked at: those that were not
+// looked at yet, and those about which something may have been heard.
 func (a *alone) suspects() map[tree.Ino]suspect {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	heard := a.heard
-	a.heard = false
-	if heard {
-		return maps.Clone(a.in)
-	}
-	fresh := map[tree.Ino]suspect{}
+	a.heard, a.looked = 0, time.Now()
+	out := map[tree.Ino]suspect{}
 	for ino, s := range a.in {
-		if s.bytes < 0 {
-			fresh[ino] = s
+		if s.bytes < 0 || heard&heardHoldings != 0 || heard&heardCommits != 0 && !s.blocks {
+			out[ino] = s
 		}
 	}
-	return fresh
+	return out
 }
 
-// rest returns how long nothing must be written until it is worth to look at
-// what was: 0 if that is now.
+// rest returns how long it is until it is worth to look at what is in the
+// account: until nothing was written for a while, but not for ever. Blocks that
+// others have taken are what somebody may be waiting for.
 func (a *alone) rest() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.heard {
+	if a.heard&heardHoldings != 0 {
 		return 0
 	}
-	return max(0, pauseFull-time.Since(a.wrote))
+	return max(0, min(pauseFull-time.Since(a.wrote), mostRest-time.Since(a.looked)))
 }
 
 // found notes how much of an inode is here only, unless it was written since.
@@ -188,7 +196,7 @@ func (a *alone) found(ino tree.Ino, gen uint64, o only) {
 		return
 	}
 	if o.alone {
-		a.setLocked(ino, suspect{o.bytes, gen, o.lists})
+		a.setLocked(ino, o.suspect(gen))
 	} else {
 		a.dropLocked(ino)
 	}
@@ -206,7 +214,7 @@ func (a *alone) seen(ino tree.Ino, gen uint64, o only, known bool) {
 	switch was, ok := a.in[ino]; {
 	case ok && was.gen > gen:
 	case o.alone:
-		a.setLocked(ino, suspect{o.bytes, gen, o.lists})
+		a.setLocked(ino, o.suspect(gen))
 	case known:
 		a.dropLocked(ino)
 	}
@@ -246,7 +254,7 @@ func (a *alone) end(gen uint64, fresh map[tree.Ino]only, unknown map[tree.Ino]st
 	}
 	for ino, o := range fresh {
 		if was, ok := a.in[ino]; !ok || was.gen <= gen {
-			a.setLocked(ino, suspect{o.bytes, gen, o.lists})
+			a.setLocked(ino, o.suspect(gen))
 		}
 	}
 }
@@ -271,6 +279,7 @@ func (a *alone) poke() {
 const (
 	pause     = 200 * time.Millisecond
 	pauseFull = time.Second
+	mostRest  = 10 * time.Second // while files are being written
 	share     = 9
 )
 
@@ -372,7 +381,7 @@ func (k *Keeper) assess(ino tree.Ino, was suspect) (only, error) {
 	case err != nil:
 		k.cfg.Log.Warn("copies of a file", "inode", ino, "err", err)
 		k.alone.mu.Lock()
-		k.alone.heard = true // look again, whenever there is a reason to
+		k.alone.heard |= heardHoldings // look again, whenever there is a reason to
 		k.alone.mu.Unlock()
 	default:
 		k.alone.found(ino, was.gen, o)
@@ -432,10 +441,16 @@ type only struct {
 	alone bool
 	bytes int64      // of blocks; 0 if just its being there is not known elsewhere
 	lists []block.ID // by which the rest is found, alone or not
+
+	blocks bool // some block is
+}
+
+func (o only) suspect(gen uint64) suspect {
+	return suspect{bytes: o.bytes, gen: gen, lists: o.lists, blocks: o.blocks}
 }
 
 func (o only) plus(p only) only {
-	return only{o.alone || p.alone, o.bytes + p.bytes, append(slices.Clip(o.lists), p.lists...)}
+	return only{o.alone || p.alone, o.bytes + p.bytes, append(slices.Clip(o.lists), p.lists...), o.blocks || p.blocks}
 }
 
 // onlyHere tells what of a file, its conflict copies included, is on this
@@ -489,7 +504,7 @@ func (k *Keeper) onlyContent(c tree.Content, d tree.Dot) (o only, err error) {
 			return o, err
 		}
 		if !held {
-			o.alone = true
+			o.alone, o.blocks = true, true
 			o.bytes += max(p.bytes, 1)
 		}
 	}

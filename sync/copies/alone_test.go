@@ -29,13 +29,29 @@ func TestAlone(t *testing.T) {
 		{name: "its blocks are elsewhere, but nobody else knows the file", do: func(w *world, k *Keeper, x content) {
 			k.Wrote(ino(1))
 			w.hold(dev(1), x.ids()...)
-			k.Heard()
+			k.HeardHoldings()
 		}, want: 1},
 		{name: "others know the file and have its blocks", do: func(w *world, k *Keeper, x content) {
 			k.Wrote(ino(1))
 			w.hold(dev(1), x.ids()...)
 			w.share(dev(1), x)
-			k.Heard()
+			k.HeardHoldings()
+		}, want: 0},
+		{name: "others know the file and had its blocks before", do: func(w *world, k *Keeper, x content) {
+			w.hold(dev(1), x.ids()...)
+			k.Wrote(ino(1))
+			settle(k)
+			w.share(dev(1), x)
+			k.HeardCommits()
+		}, want: 0},
+		{name: "others know the file and take its blocks then", do: func(w *world, k *Keeper, x content) {
+			k.Wrote(ino(1))
+			settle(k)
+			w.share(dev(1), x)
+			k.HeardCommits()
+			settle(k)
+			w.hold(dev(1), x.ids()...)
+			k.HeardHoldings()
 		}, want: 0},
 		{name: "one block is nowhere else", do: func(w *world, k *Keeper, x content) {
 			w.share(dev(1), x)
@@ -126,14 +142,14 @@ func TestAlone(t *testing.T) {
 			k.Wrote(ino(1))
 			settle(k)
 			w.set(ino(1))
-			k.Heard()
+			k.HeardHoldings()
 		}, want: 0},
 		{name: "another device brings a deleted file back", do: func(w *world, k *Keeper, x content) {
 			w.share(dev(1), x)
 			k.Wrote(ino(1))
 			settle(k)
 			w.set(ino(1))
-			k.Heard()
+			k.HeardHoldings()
 			settle(k)
 			w.set(ino(1), x)
 			k.Adopted([]tree.Ino{ino(1)})
@@ -148,7 +164,7 @@ func TestAlone(t *testing.T) {
 			settle(k)
 			w.hold(dev(1), x.list)
 			w.evict(x.list)
-			k.Heard()
+			k.HeardHoldings()
 			settle(k)
 			k.LostAll()
 		}, want: 1, blind: true},
@@ -156,7 +172,7 @@ func TestAlone(t *testing.T) {
 			safe(w, k, x)
 			w.evict(x.list)
 			w.offer(x)
-			k.Heard()
+			k.HeardHoldings()
 		}, want: 0},
 		{name: "a file of another device that was never read here", do: func(w *world, k *Keeper, x content) {
 			w.evict(x.ids()...)
@@ -268,11 +284,11 @@ func (m *model) step() {
 		for _, cs := range m.files {
 			m.share(d, cs...)
 		}
-		m.k.Heard()
+		m.k.HeardCommits()
 	case 4: // a device takes something
 		m.hold(d, some...)
 		m.offer(p)
-		m.k.Heard()
+		m.k.HeardHoldings()
 	case 5: // and gives something up, since it is here or with the other one
 		some = slices.DeleteFunc(some, func(id block.ID) bool { return m.here[id] == nil && len(m.held[id]) < 2 })
 		m.unhold(d, some...)

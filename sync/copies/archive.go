@@ -146,9 +146,12 @@ func (k *Keeper) Wrote(ino tree.Ino) {
 	k.alone.push(ino)
 }
 
-// Heard tells the keeper that another device said what it holds, or what it
-// knows of the tree.
-func (k *Keeper) Heard() { k.alone.hear() }
+// HeardHoldings tells the keeper that another device said what it holds.
+func (k *Keeper) HeardHoldings() { k.alone.hear(heardHoldings) }
+
+// HeardCommits tells the keeper that another device said what it knows of the
+// tree.
+func (k *Keeper) HeardCommits() { k.alone.hear(heardCommits) }
 
 // Lost tells the keeper that another device said it no longer holds ids.
 func (k *Keeper) Lost(ids []block.ID) {

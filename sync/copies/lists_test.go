@@ -45,7 +45,7 @@ func TestListsStay(t *testing.T) {
 		t.Error("after a restart: the list may go")
 	}
 	w.hold(dev(1), x.ids()...)
-	k.Heard()
+	k.HeardHoldings()
 	settle(k)
 	if tied(k, x) {
 		t.Error("all is elsewhere: the list has to stay")

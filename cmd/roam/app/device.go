@@ -110,7 +110,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	d.exchange = peer.New(peer.Config{
 		Host: d.host, Blocks: d.cache, Holdings: holdings{d.store, d}, Members: d.id.members.Members,
 		Self: d.id.key.ID(), Sync: d.replica, ReadTimeout: cfg.Timeout(), Log: log,
-		Heard: func(device.ID) { d.keeper.Heard(); d.cache.Reconsider() },
+		Heard: func(device.ID) { d.keeper.HeardHoldings(); d.cache.Reconsider() },
 	})
 	if d.files, err = file.New(file.Options{
 		Dir: s.Drafts(), Tree: d.replica, Blocks: blocks{d}, Keys: d.keys,
@@ -125,7 +125,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	}
 	d.replica.Subscribe(func(a tree.Affected) { d.keeper.Adopted(a.Inodes) })
 	d.replica.SubscribeWrites(d.keeper.Wrote)
-	d.replica.SubscribeWords(d.keeper.Heard)
+	d.replica.SubscribeWords(d.keeper.HeardCommits)
 	d.host.OnChange(func(_ device.ID, up bool) {
 		if up {
 			d.keeper.Reconnected()
