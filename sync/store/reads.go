@@ -130,6 +130,7 @@ type delta struct {
 type inoDelta struct {
 	known   bool
 	was, is []tree.Record
+	places  []readKey // that it comes to or leaves
 
 	counted bool // rows are those that the transaction leaves so far
 	rows    rows
@@ -209,8 +210,9 @@ func byID(r tree.Record, id tree.KeyDot) int { return r.ID().Compare(id) }
 
 // place says that a link record of ino comes to or leaves a place.
 func (d *delta) place(ino tree.Ino, l tree.Link) {
-	k := namedIn(l.Parent, l.Name)
-	d.places[k] = d.places[k] || !d.ino(ino).known
+	k, x := namedIn(l.Parent, l.Name), d.ino(ino)
+	d.places[k] = d.places[k] || !x.known
+	x.places = append(x.places, k)
 }
 
 // leave takes out what the transaction touches. It comes right before the commit.
@@ -235,7 +237,7 @@ func (d *delta) leave() {
 			continue
 		}
 		d.after[recordsOf(ino)] = read{records: x.is}
-		for k := range d.places {
+		for _, k := range x.places {
 			if r, ok := d.after[k]; ok {
 				d.after[k] = read{inos: x.member(k, ino, r.inos)}
 			}
