@@ -10,10 +10,10 @@ import (
 
 // How a daemon that has nothing to do gives memory back.
 const (
-	restTime  = 2 * time.Second // how often it is looked at
-	restAlloc = 16 << 20        // bytes allocated in that time, up to which it rests; one that writes files: 150 MiB
-	restWorth = 32 << 20        // bytes allocated since, from which on collecting is worth its 60 ms
-	restAgain = 4               // after so many ticks of rest once more
+	restTime  = time.Second // how often it is looked at
+	restAlloc = 8 << 20     // bytes allocated in that time, up to which it rests; one that writes files: 75 MiB
+	restWorth = 32 << 20    // bytes allocated since, from which on collecting is worth its 60 ms
+	restAgain = 2           // after so many ticks of rest once more
 )
 
 // returnMemory gives memory back to the system whenever the daemon has come to
