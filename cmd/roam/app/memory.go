@@ -13,11 +13,12 @@ const (
 	restTime  = time.Second // how often it is looked at
 	restAlloc = 8 << 20     // bytes allocated in that time, up to which it rests; one that writes files: 75 MiB
 	restWorth = 32 << 20    // bytes allocated since, from which on collecting is worth its 60 ms
-	restAgain = 2           // after so many ticks of rest once more
+	restLast  = 27          // ticks of rest after which it has all been given back
 )
 
 // returnMemory gives memory back to the system whenever the daemon has come to
-// rest, until ctx ends.
+// rest, until ctx ends: at once, and again after 3, 9 and 27 seconds, since decoded content
+// and what Badger keeps ready for its next table are let go one by one.
 //
 // Right after 20,000 files were written the daemon held 230 MiB of which 67 MiB
 // were in use: the collector lets the heap grow to twice of what is in use, does
@@ -38,7 +39,7 @@ func returnMemory(ctx context.Context) error {
 	defer tick.Stop()
 	var last, returned uint64 // what had been allocated at the tick before, and when memory was given back
 	var resting int           // ticks
-	var again bool            // what lingers after a commit is still to be given back
+	next := 0                 // tick of rest at which to give back again
 	for {
 		select {
 		case <-ctx.Done():
@@ -51,12 +52,17 @@ func returnMemory(ctx context.Context) error {
 			resting = 0
 		}
 		last = now
-		first := resting > 0 && now-returned > restWorth
-		if first || again && resting >= restAgain {
-			again = first
-			returned = now
-			runtime.GC() // what a sync.Pool holds goes with the second collection
-			debug.FreeOSMemory()
+		switch {
+		case resting > 0 && now-returned > restWorth:
+			next = resting
+		case next == 0 || resting < next:
+			continue
+		}
+		returned = now
+		runtime.GC() // what a sync.Pool holds goes with the second collection
+		debug.FreeOSMemory()
+		if next = 3 * resting; next > restLast {
+			next = 0
 		}
 	}
 }
