@@ -108,6 +108,17 @@ func (c *lru[K, V]) put(k K, v V, bytes int64, fresh bool) {
 	}
 }
 
+// clear lets go of everything.
+func (c *lru[K, V]) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, x := range c.items {
+		x.in.cut(x)
+	}
+	clear(c.items)
+	c.fresh = 0
+}
+
 // unused returns the bytes that were fetched ahead and not used yet.
 func (c *lru[K, V]) unused() int64 {
 	c.mu.Lock()

@@ -298,6 +298,15 @@ func TestMemory(t *testing.T) {
 	if n := len(c.items); n != 10 {
 		t.Errorf("%d items", n)
 	}
+	c.put(200, "ahead", 100, true)
+	c.clear()
+	if c.has(0) || len(c.items) != 0 || c.once.bytes+c.again.bytes+c.unused() != 0 {
+		t.Errorf("cleared: %d items, %d and %d bytes, %d unused", len(c.items), c.once.bytes, c.again.bytes, c.unused())
+	}
+	c.put(0, "new", 100, false)
+	if v, ok := c.get(0, true); !ok || v != "new" {
+		t.Errorf("after clear: %q, %v", v, ok)
+	}
 }
 
 // TestManyReaders reads from many handles at once; -race looks on.

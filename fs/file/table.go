@@ -346,5 +346,9 @@ func (t *Table) Live(fn func(block.ID)) {
 	}
 }
 
+// Shrink lets go of content that is kept in memory only because it may be read
+// again.
+func (t *Table) Shrink() { t.chunks.clear() }
+
 // now returns the time in ns since 1970.
 func now() int64 { return time.Now().UnixNano() }

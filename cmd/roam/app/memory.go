@@ -25,7 +25,7 @@ const (
 // not run again while nothing is allocated, and gives pages back slowly. A limit
 // (debug.SetMemoryLimit) would bound it too, but a tree that needs more than the
 // limit would keep the collector running.
-func returnMemory(ctx context.Context) error {
+func (d *live) returnMemory(ctx context.Context) error {
 	allocs := metrics.Sample{Name: "/gc/heap/allocs:bytes"}
 	read := func() uint64 {
 		s := []metrics.Sample{allocs}
@@ -59,6 +59,7 @@ func returnMemory(ctx context.Context) error {
 			continue
 		}
 		returned = now
+		d.files.Shrink()
 		runtime.GC() // what a sync.Pool holds goes with the second collection
 		debug.FreeOSMemory()
 		if next = 3 * resting; next > restLast {
