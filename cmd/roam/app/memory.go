@@ -52,10 +52,9 @@ func (d *live) returnMemory(ctx context.Context) error {
 			resting = 0
 		}
 		last = now
-		switch {
-		case resting > 0 && now-returned > restWorth:
-			next = resting
-		case next == 0 || resting < next:
+		first := resting > 0 && now-returned > restWorth
+		again := next > 0 && resting >= next
+		if !first && !again {
 			continue
 		}
 		returned = now
