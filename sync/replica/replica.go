@@ -352,7 +352,13 @@ func (r *Replica) State() (root, state [32]byte, err error) {
 
 // Resolve finds the inode at a slash-separated path from the root.
 func (r *Replica) Resolve(path string) (tree.Node, error) {
-	n, err := r.Node(tree.Ino{})
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.resolveLocked(path)
+}
+
+func (r *Replica) resolveLocked(path string) (tree.Node, error) {
+	n, err := r.view.Node(tree.Ino{})
 	if err != nil {
 		return n, err
 	}
@@ -363,7 +369,7 @@ func (r *Replica) Resolve(path string) (tree.Node, error) {
 		if n.Kind != tree.Dir {
 			return tree.Node{}, &fs.PathError{Op: "resolve", Path: path, Err: tree.ErrNotDir}
 		}
-		if n, err = r.Lookup(n.Ino, name); err != nil {
+		if n, err = r.lookupLocked(n.Ino, name); err != nil {
 			return tree.Node{}, &fs.PathError{Op: "resolve", Path: path, Err: err}
 		}
 	}

@@ -67,6 +67,13 @@ type Device interface {
 	// can be reached now; else it answers from what they said before.
 	Whereis(ctx context.Context, path string, verify bool) (Whereis, error)
 
+	// Conflicts lists the files of which there are several versions, by path.
+	Conflicts(ctx context.Context) ([]Conflict, error)
+
+	// Resolve settles the conflict that the file at path is part of. If keep does
+	// not say which version stays, that is CodeConflict.
+	Resolve(ctx context.Context, path string, keep Keep) (Resolved, error)
+
 	// Invite opens an invite and calls fn, never concurrently, first with its
 	// code and then with what happens to it. It returns nil once a device has
 	// joined and holds the metadata of the tree, [ErrExpired] when the time is
@@ -255,6 +262,43 @@ type Holder struct {
 	Bytes    int64      `json:"bytes"`
 	AsOf     *time.Time `json:"as_of"`    // when it said so; a Device may leave it nil for itself, which means now
 	Verified bool       `json:"verified"` // it said so in answer to this question
+}
+
+// Conflict is one line of "roam conflicts --json".
+type Conflict struct {
+	Schema   int       `json:"schema"`
+	Path     string    `json:"path"` // that all versions want
+	Path64   []byte    `json:"path_base64,omitempty"`
+	Versions []Version `json:"versions"` // first the one that has the path, if there is one
+}
+
+// Version is one of the files in conflict.
+type Version struct {
+	Path   string     `json:"path"`
+	Path64 []byte     `json:"path_base64,omitempty"`
+	Type   string     `json:"type"`
+	Size   int64      `json:"size"`
+	MTime  time.Time  `json:"mtime"`
+	Device *DeviceRef `json:"device"` // that wrote it; nil: not known
+	This   bool       `json:"this"`   // this device did
+	Copy   bool       `json:"copy"`   // its name was made up
+}
+
+// Keep says which versions of a file in conflict stay.
+type Keep string
+
+// What Keep can be.
+const (
+	KeepMine   Keep = "mine"   // that of this device
+	KeepTheirs Keep = "theirs" // that of another device
+	KeepBoth   Keep = "both"   // all, under names of their own
+)
+
+// Resolved is the object of "roam resolve --json".
+type Resolved struct {
+	Schema  int    `json:"schema"`
+	Kept    []Path `json:"kept"`
+	Removed []Path `json:"removed"` // where they were
 }
 
 // InviteEvent is one line of "roam invite --json". Exactly one of Code, Joined

@@ -136,6 +136,14 @@ func (c *client) whereis(ctx context.Context, paths []string, verify bool, fn fu
 	return many(ctx, c, http.MethodPost, "/v1/whereis", q, fn)
 }
 
+func (c *client) conflicts(ctx context.Context, fn func(Conflict) error) error {
+	return many(ctx, c, http.MethodGet, "/v1/conflicts", nil, fn)
+}
+
+func (c *client) resolve(ctx context.Context, path string, keep Keep) (Resolved, error) {
+	return one[Resolved](ctx, c, http.MethodPost, "/v1/resolve", resolveRequest{Path: []byte(path), Keep: keep})
+}
+
 func (c *client) invite(ctx context.Context, o InviteOptions, fn func(InviteEvent)) error {
 	q := inviteRequest{Role: o.Role, TTL: o.TTL.Seconds()}
 	return many(ctx, c, http.MethodPost, "/v1/invite", q, func(e InviteEvent) error { fn(e); return nil })

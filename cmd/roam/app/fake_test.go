@@ -180,6 +180,26 @@ func (d *fakeDevice) Whereis(_ context.Context, p string, verify bool) (Whereis,
 	return w, nil
 }
 
+func (d *fakeDevice) Conflicts(context.Context) ([]Conflict, error) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	return []Conflict{{Path: "/f.txt", Versions: []Version{
+		{Path: "/f.txt", Type: "file", Size: 1536, MTime: at, Device: &DeviceRef{"id-2", "nas"}},
+		{Path: "/f (conflict laptop 2026-03-01 abcdef).txt", Type: "file", Size: 3, MTime: at, Device: &DeviceRef{"id-1", "laptop"}, This: true, Copy: true},
+	}}, {Path: "/x\xff", Versions: []Version{{Path: "/x\xff (conflict gone 2026-03-01 abcdef)", Type: "dir", MTime: at, Copy: true}}}}, nil
+}
+
+func (d *fakeDevice) Resolve(_ context.Context, p string, keep Keep) (Resolved, error) {
+	switch {
+	case p != "/f.txt":
+		return Resolved{}, failure(CodeNotFound, "", "%s: there is no conflict", p)
+	case keep == KeepTheirs:
+		return Resolved{}, failure(CodeConflict, "keep both", "it could be any")
+	case keep == KeepBoth:
+		return Resolved{Kept: []Path{{Path: p}, {Path: "/other"}}}, nil
+	}
+	return Resolved{Kept: []Path{{Path: p}}, Removed: []Path{{Path: "/f (conflict laptop 2026-03-01 abcdef).txt"}}}, nil
+}
+
 func (d *fakeDevice) Invite(ctx context.Context, o InviteOptions, fn func(InviteEvent)) error {
 	until := time.Date(2026, 3, 1, 12, 10, 0, 0, time.UTC)
 	fn(InviteEvent{Code: "roamfs-pair:1?a=b&c", Expires: &until})

@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,6 +44,10 @@ type (
 		Paths  [][]byte `json:"paths"`
 		Verify bool     `json:"verify"`
 	}
+	resolveRequest struct {
+		Path []byte `json:"path"`
+		Keep Keep   `json:"keep"`
+	}
 	inviteRequest struct {
 		Role string  `json:"role"`
 		TTL  float64 `json:"ttl_seconds"`
@@ -67,6 +72,8 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("GET /v1/devices", s.devices)
 	mux.HandleFunc("POST /v1/ls", s.ls)
 	mux.HandleFunc("POST /v1/whereis", s.whereis)
+	mux.HandleFunc("GET /v1/conflicts", s.conflicts)
+	mux.HandleFunc("POST /v1/resolve", s.resolve)
 	mux.HandleFunc("POST /v1/invite", s.invite)
 	mux.HandleFunc("POST /v1/mount", s.mount)
 	mux.HandleFunc("POST /v1/unmount", s.unmount)
@@ -168,6 +175,38 @@ func (w *Whereis) date(now time.Time) {
 			w.Holders[i].AsOf = &now
 		}
 	}
+}
+
+func (s *server) conflicts(w http.ResponseWriter, r *http.Request) {
+	all, err := s.device.Conflicts(r.Context())
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	out := newStream(w, false)
+	for i := range all {
+		if err := out.send(&all[i]); err != nil {
+			return
+		}
+	}
+	out.end(nil)
+}
+
+func (s *server) resolve(w http.ResponseWriter, r *http.Request) {
+	var q resolveRequest
+	if !decode(w, r, &q) {
+		return
+	}
+	p, err := treePath(q.Path)
+	if err == nil && !slices.Contains([]Keep{KeepMine, KeepTheirs, KeepBoth}, q.Keep) {
+		err = usage("what is kept is mine, theirs or both, not %q", clip(string(q.Keep)))
+	}
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	done, err := s.device.Resolve(r.Context(), p, q.Keep)
+	answer(w, &done, err)
 }
 
 func (s *server) invite(w http.ResponseWriter, r *http.Request) {

@@ -137,6 +137,21 @@ func (e *Entry) eachPath(fn func(*string, *[]byte))       { fn(&e.Path, &e.Path6
 func (w *Whereis) eachPath(fn func(*string, *[]byte))     { fn(&w.Path, &w.Path64) }
 func (u *Unavailable) eachPath(fn func(*string, *[]byte)) { fn(&u.Path, &u.Path64) }
 
+func (c *Conflict) eachPath(fn func(*string, *[]byte)) {
+	fn(&c.Path, &c.Path64)
+	for i := range c.Versions {
+		fn(&c.Versions[i].Path, &c.Versions[i].Path64)
+	}
+}
+
+func (r *Resolved) eachPath(fn func(*string, *[]byte)) {
+	for _, list := range [][]Path{r.Kept, r.Removed} {
+		for i := range list {
+			fn(&list[i].Path, &list[i].Path64)
+		}
+	}
+}
+
 func (s *Status) eachPath(fn func(*string, *[]byte)) {
 	for i := range s.Unavailable {
 		s.Unavailable[i].eachPath(fn)
@@ -173,6 +188,15 @@ func (e *Entry) stamp() {
 	e.Schema = Schema
 	e.MTime = e.MTime.UTC()
 }
+
+func (c *Conflict) stamp() {
+	c.Schema, c.Versions = Schema, list(c.Versions)
+	for i := range c.Versions {
+		c.Versions[i].MTime = c.Versions[i].MTime.UTC()
+	}
+}
+
+func (r *Resolved) stamp() { r.Schema, r.Kept, r.Removed = Schema, list(r.Kept), list(r.Removed) }
 
 func (w *Whereis) stamp() {
 	w.Schema, w.Holders = Schema, list(w.Holders)
