@@ -54,8 +54,8 @@
 // claims it first. Of several devices that want one label the first keeps it and
 // the others get "-2", "-3" and so on, after all plain labels are given out.
 //
-// This version makes genesis and add records only. It reads, checks, keeps,
-// passes on and obeys the others.
+// This version makes no revoke records yet. It reads, checks, keeps, passes on
+// and obeys them.
 //
 // # Format of a record
 //

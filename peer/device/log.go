@@ -35,6 +35,8 @@ var (
 	ErrFull = errors.New("membership log is full")
 	// ErrRevoked reports a device that was revoked and needs a new key to return.
 	ErrRevoked = errors.New("device was revoked")
+	// ErrTaken reports a label that another member has.
+	ErrTaken = errors.New("another device has this name")
 	// ErrEnrolled reports an actor that is already in the log.
 	ErrEnrolled = errors.New("already enrolled")
 )
@@ -136,6 +138,65 @@ func (l *Log) Add(by Key, dev ID, label string, role Role, actor [8]byte, now ti
 		return Record{}, fmt.Errorf("add device: %w", err)
 	}
 	return r, nil
+}
+
+// Rename gives the member dev another label (as [CheckLabel] says; capital
+// letters are lowered), on the word of by, the key of a member or of the owner.
+// What the device has written keeps the label that it was admitted with.
+//
+// Errors: [ErrNotMember] for dev or by, [ErrTaken], [ErrFull], and [ErrRecord] for
+// a label out of bounds.
+func (l *Log) Rename(by Key, dev ID, label string, now time.Time) error {
+	label = strings.ToLower(label)
+	err := l.say(by, now, func(st *state, m Member) (Record, error) {
+		if label != m.Label && st.labels()[label] {
+			return Record{}, fmt.Errorf("%q: %w", label, ErrTaken)
+		}
+		return Record{Kind: KindRename, Device: dev, Label: label}, nil
+	}, dev)
+	if err != nil {
+		return fmt.Errorf("rename device: %w", err)
+	}
+	return nil
+}
+
+// SetRole gives the member dev another role, on the word of by, the key of a
+// member or of the owner. Errors: those of [Log.Rename] but ErrTaken.
+func (l *Log) SetRole(by Key, dev ID, role Role, now time.Time) error {
+	err := l.say(by, now, func(*state, Member) (Record, error) {
+		return Record{Kind: KindRole, Device: dev, Role: role}, nil
+	}, dev)
+	if err != nil {
+		return fmt.Errorf("role of device: %w", err)
+	}
+	return nil
+}
+
+// say adds the record that make returns about the member dev, signed by by.
+func (l *Log) say(by Key, now time.Time, make func(*state, Member) (Record, error), dev ID) error {
+	l.write.Lock()
+	defer l.write.Unlock()
+	st := l.current()
+	if by.IsZero() {
+		return fmt.Errorf("%w: no key", ErrNotMember)
+	}
+	if m, ok := st.find(by.ID()); HiveOf(by.ID()) != l.hive && (!ok || m.Revoked) {
+		return fmt.Errorf("signer %s %w", by.ID().Short(), ErrNotMember)
+	}
+	m, ok := st.find(dev)
+	if !ok || m.Revoked {
+		return fmt.Errorf("%s %w", dev.Short(), ErrNotMember)
+	}
+	r, err := make(st, m)
+	if err != nil {
+		return err
+	}
+	r.Hive, r.Signer, r.Wall, r.Parents = l.hive, by.ID(), now.UnixMilli(), st.heads(by.ID())
+	if err := r.check(); err != nil {
+		return err
+	}
+	r.sign(by)
+	return l.extend(st, []Record{r})
 }
 
 // Merge joins a log of the same hive, encoded, into l, and reports whether l

@@ -345,6 +345,55 @@ func TestRoleAndRename(t *testing.T) {
 	}
 }
 
+// TestSay: members rename and give roles, nobody else does, and nothing that is
+// refused changes the log.
+func TestSay(t *testing.T) {
+	l := newLog(t)
+	mustAdd(t, l, testKey(1), 2, "nas")
+	mustAdd(t, l, testKey(1), 3, "phone")
+	if err := say(l, testKey(0), Record{Kind: KindRevoke, Device: testKey(3).ID(), Class: ClassLost}); err != nil {
+		t.Fatal(err)
+	}
+	before := l.Hash()
+	for what, c := range map[string]struct {
+		do   func() error
+		want error
+	}{
+		"a name that is taken": {func() error { return l.Rename(testKey(1), testKey(2).ID(), "laptop", epoch) }, ErrTaken},
+		"no name":              {func() error { return l.Rename(testKey(1), testKey(2).ID(), "a b", epoch) }, ErrRecord},
+		"rename of a stranger": {func() error { return l.Rename(testKey(1), testKey(9).ID(), "x", epoch) }, ErrNotMember},
+		"rename of a revoked":  {func() error { return l.Rename(testKey(1), testKey(3).ID(), "x", epoch) }, ErrNotMember},
+		"rename by a stranger": {func() error { return l.Rename(testKey(9), testKey(2).ID(), "x", epoch) }, ErrNotMember},
+		"rename by a revoked":  {func() error { return l.Rename(testKey(3), testKey(2).ID(), "x", epoch) }, ErrNotMember},
+		"rename by nobody":     {func() error { return l.Rename(Key{}, testKey(2).ID(), "x", epoch) }, ErrNotMember},
+		"no role":              {func() error { return l.SetRole(testKey(1), testKey(2).ID(), 0, epoch) }, ErrRecord},
+		"role of a stranger":   {func() error { return l.SetRole(testKey(1), testKey(9).ID(), Archive, epoch) }, ErrNotMember},
+		"role by a stranger":   {func() error { return l.SetRole(testKey(9), testKey(2).ID(), Archive, epoch) }, ErrNotMember},
+	} {
+		if err := c.do(); !errors.Is(err, c.want) || l.Hash() != before {
+			t.Errorf("%s: %v, want %v", what, err, c.want)
+		}
+	}
+	for _, err := range []error{
+		l.Rename(testKey(1), testKey(2).ID(), "Home-NAS", epoch),
+		l.Rename(testKey(2), testKey(2).ID(), "home-nas", epoch), // again
+		l.Rename(testKey(0), testKey(1).ID(), "nas", epoch),      // by the owner, and the name is free now
+		l.SetRole(testKey(2), testKey(1).ID(), Archive, epoch),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	one, _ := l.Member(testKey(1).ID())
+	two, _ := l.Member(testKey(2).ID())
+	if one.Label != "nas" || one.Role != Archive || two.Label != "home-nas" || two.Enrolled != "nas" {
+		t.Errorf("members are %+v and %+v", one, two)
+	}
+	if again := clone(t, l); again.Hash() != l.Hash() {
+		t.Error("the log does not survive its encoding")
+	}
+}
+
 func TestRevoked(t *testing.T) {
 	l := newLog(t)
 	mustAdd(t, l, testKey(1), 2, "nas")

@@ -105,10 +105,14 @@ func (r *Replica) addVersionLocked(d *Dispute, dir tree.Ino, name string, isCopy
 func (r *Replica) writer(n tree.Node, isCopy bool) device.Member {
 	if _, origin, _, ok := tree.PlainName(n.Name); ok && isCopy {
 		label, _, _ := strings.Cut(origin, " ")
+		var found []device.Member // two may have joined under one name at once
 		for _, m := range r.cfg.Members.Members() {
-			if m.Label == label {
-				return m
+			if m.Enrolled == label {
+				found = append(found, m)
 			}
+		}
+		if len(found) == 1 {
+			return found[0]
 		}
 	}
 	m, _ := r.Author(n.Author)

@@ -23,6 +23,28 @@ func (r *Replica) Add(dev device.ID, label string, role device.Role, actor [8]by
 	return nil
 }
 
+// RenameDevice gives a member another label and tells the peers.
+func (r *Replica) RenameDevice(dev device.ID, label string) error {
+	return r.say(r.cfg.Members.Rename(r.cfg.Key, dev, label, r.cfg.Now()))
+}
+
+// SetDeviceRole gives a member another role and tells the peers.
+func (r *Replica) SetDeviceRole(dev device.ID, role device.Role) error {
+	return r.say(r.cfg.Members.SetRole(r.cfg.Key, dev, role, r.cfg.Now()))
+}
+
+// say makes durable and passes on what the log has taken, unless err is set.
+func (r *Replica) say(err error) error {
+	if err != nil {
+		return err
+	}
+	if err := r.saveMembers(); err != nil {
+		return fmt.Errorf("members: %w", err)
+	}
+	r.membersChanged()
+	return nil
+}
+
 // mergeMembers takes the log of another device.
 func (r *Replica) mergeMembers(from device.ID, encoded []byte) error {
 	changed, err := r.cfg.Members.Merge(encoded)

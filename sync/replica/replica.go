@@ -317,10 +317,11 @@ func (r *Replica) wrote(ino tree.Ino) {
 	}
 }
 
-// label names an actor's device, for conflict copies.
+// label names an actor's device, for conflict copies: as it was admitted, since
+// the names of files must not change when a device is renamed.
 func (r *Replica) label(a tree.Actor) string {
 	if m, ok := r.Author(a); ok {
-		return m.Label
+		return m.Enrolled
 	}
 	return fmt.Sprintf("%x", a[:4])
 }

@@ -57,6 +57,14 @@ type Device interface {
 	// Devices lists the members of the hive, this device included, by name.
 	Devices(ctx context.Context) ([]Member, error)
 
+	// Rename gives the member called old the name name. Errors: CodeNotFound if
+	// nobody is called old, CodeUsage if name is taken or no name.
+	Rename(ctx context.Context, old, name string) error
+
+	// SetRole gives the member called name another role, which it takes at its
+	// next start. Errors are those of Rename.
+	SetRole(ctx context.Context, name, role string) error
+
 	// List calls fn for each entry of the directory path in the order of their
 	// names, or once for path itself if it is not a directory. It ends with the
 	// first error of fn.

@@ -144,6 +144,9 @@ func misused(err error) *Error { return &Error{Code: CodeUsage, Err: err} }
 
 // checkArgs makes a wrong number of arguments an error of usage.
 func checkArgs(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		checkArgs(sub)
+	}
 	check := c.Args
 	if check == nil {
 		return

@@ -124,6 +124,14 @@ func (c *client) devices(ctx context.Context, fn func(Member) error) error {
 	return many(ctx, c, http.MethodGet, "/v1/devices", nil, fn)
 }
 
+func (c *client) rename(ctx context.Context, old, name string) (Member, error) {
+	return one[Member](ctx, c, http.MethodPost, "/v1/devices/rename", renameRequest{Device: old, Name: name})
+}
+
+func (c *client) setRole(ctx context.Context, name, role string) (Member, error) {
+	return one[Member](ctx, c, http.MethodPost, "/v1/devices/role", roleRequest{Device: name, Role: role})
+}
+
 func (c *client) list(ctx context.Context, path string, fn func(Entry) error) error {
 	return many(ctx, c, http.MethodPost, "/v1/ls", lsRequest{Path: []byte(path)}, fn)
 }

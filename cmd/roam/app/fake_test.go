@@ -135,6 +135,23 @@ func (d *fakeDevice) Devices(context.Context) ([]Member, error) {
 	}, nil
 }
 
+func (d *fakeDevice) Rename(_ context.Context, old, name string) error {
+	if old != "nas" {
+		return failure(CodeNotFound, "", "no device is called %s", old)
+	}
+	if name != "nas" { // what it is called all the same
+		return usage("%s is taken", name)
+	}
+	return nil
+}
+
+func (d *fakeDevice) SetRole(_ context.Context, name, role string) error {
+	if role != RoleArchive {
+		return usage("no role is called %s", role)
+	}
+	return nil
+}
+
 // fakeTree is what every fake device shows.
 var fakeTree = []Entry{
 	{Path: "/notes.txt", Type: "file", Size: 1536, State: StateHere, LocalBytes: 1536, Copies: 2},

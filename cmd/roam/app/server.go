@@ -44,6 +44,14 @@ type (
 		Paths  [][]byte `json:"paths"`
 		Verify bool     `json:"verify"`
 	}
+	renameRequest struct {
+		Device string `json:"device"`
+		Name   string `json:"name"`
+	}
+	roleRequest struct {
+		Device string `json:"device"`
+		Role   string `json:"role"`
+	}
 	resolveRequest struct {
 		Path []byte `json:"path"`
 		Keep Keep   `json:"keep"`
@@ -70,6 +78,8 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/status/watch", s.watchStatus)
 	mux.HandleFunc("GET /v1/devices", s.devices)
+	mux.HandleFunc("POST /v1/devices/rename", s.rename)
+	mux.HandleFunc("POST /v1/devices/role", s.role)
 	mux.HandleFunc("POST /v1/ls", s.ls)
 	mux.HandleFunc("POST /v1/whereis", s.whereis)
 	mux.HandleFunc("GET /v1/conflicts", s.conflicts)
@@ -127,6 +137,37 @@ func (s *server) devices(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	out.end(nil)
+}
+
+func (s *server) rename(w http.ResponseWriter, r *http.Request) {
+	var q renameRequest
+	if decode(w, r, &q) {
+		s.member(w, r, q.Name, s.device.Rename(r.Context(), q.Device, q.Name))
+	}
+}
+
+func (s *server) role(w http.ResponseWriter, r *http.Request) {
+	var q roleRequest
+	if decode(w, r, &q) {
+		s.member(w, r, q.Device, s.device.SetRole(r.Context(), q.Device, q.Role))
+	}
+}
+
+// member answers with the member called name, as it is now, unless err is set.
+func (s *server) member(w http.ResponseWriter, r *http.Request, name string, err error) {
+	var all []Member
+	if err == nil {
+		all, err = s.device.Devices(r.Context())
+	}
+	i := slices.IndexFunc(all, func(m Member) bool { return strings.EqualFold(m.Name, name) })
+	if err == nil && i < 0 {
+		err = failure(CodeNotFound, "`roam devices` lists them", "no device is called %s any more", clip(name))
+	}
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, &all[i], nil)
 }
 
 func (s *server) ls(w http.ResponseWriter, r *http.Request) {
