@@ -189,6 +189,17 @@ func (s *sessions) apart(p *session) bool {
 	return p.apart
 }
 
+// Fork returns why nothing is exchanged with a peer that is connected, or nil.
+func (r *Replica) Fork(dev device.ID) *ForkedError {
+	s := &r.sessions
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p, ok := s.live[dev]; ok && p.apart {
+		return p.why
+	}
+	return nil
+}
+
 // heard takes the heads that a peer named in a hello or told.
 func (r *Replica) heard(p *session, heads []manifest.Head) error {
 	r.mu.RLock()
@@ -202,7 +213,11 @@ func (r *Replica) heard(p *session, heads []manifest.Head) error {
 		return err
 	}
 	v := vectorOf(heads)
-	r.sessions.update(p, func() { p.theirs, p.offered, p.apart = v.Clone(), false, forked || p.accuses })
+	r.sessions.update(p, func() {
+		if p.theirs, p.offered, p.apart = v.Clone(), false, forked || p.accuses; forked {
+			p.why = fork
+		}
+	})
 	if forked {
 		return nil // its word is about other commits than those known here
 	}
@@ -220,7 +235,7 @@ func (r *Replica) part(p *session, fork *ForkedError) {
 	news := false
 	s.update(p, func() {
 		if news = !p.apart; news {
-			p.apart, p.fork = true, b
+			p.apart, p.fork, p.why = true, b, fork
 		}
 	})
 	if err := r.disbelieve(p.dev, fork.actor); err != nil {

@@ -67,6 +67,12 @@ func TestFork(t *testing.T) {
 			await(t, func() bool {
 				return n[1].said.count(forkLine, "device=dev0") > 0 && n[2].said.count(forkLine, "device=dev0") > 0
 			})
+			for i, d := range n[1:] {
+				other := n[2-i]
+				if fork := d.Fork(other.key.ID()); fork == nil || fork.Device != "dev0" || d.Fork(n[0].key.ID()) != nil {
+					t.Errorf("device %d says of the other one: %v", i+1, fork)
+				}
+			}
 			// What they do on their own later is not mixed either.
 			n[1].write("later1", "x")
 			n[2].write("later2", "x")

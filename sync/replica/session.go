@@ -85,6 +85,7 @@ type session struct {
 	apart    bool   // it knows another history of some device: nothing is exchanged
 	accuses  bool   // it said so itself, and does not say so again in this session
 	fork     []byte // what to tell it of that
+	why      *ForkedError
 
 	long *long // used by the caller of Receive alone
 }

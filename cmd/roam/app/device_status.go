@@ -47,6 +47,9 @@ func (d *live) Status(context.Context) (Status, error) {
 		if p.RTT > 0 {
 			st.RTT = new(float64(p.RTT.Microseconds()) / 1000)
 		}
+		if fork := d.replica.Fork(p.ID); fork != nil {
+			st.Problem = fork.Error()
+		}
 		s.Peers = append(s.Peers, st)
 	}
 	slices.SortFunc(s.Peers, func(a, b PeerStatus) int { return strings.Compare(a.Name, b.Name) })

@@ -85,6 +85,9 @@ func writeStatus(w io.Writer, s Status, verbose bool, now time.Time) error {
 			name = ""
 		}
 		row(name, "%s (%s): %s", peer.Name, peer.Role, peerText(peer, now))
+		if peer.Problem != "" {
+			row("", "  %s", peer.Problem)
+		}
 	}
 	if s.WaitingToCopy.Files > 0 {
 		row("waiting to copy", "%s", amountText(s.WaitingToCopy))

@@ -46,7 +46,7 @@ func fullStatus() Status {
 		Cache:  CacheStatus{LimitBytes: 20 << 30, UsedBytes: 5 << 29, OnlyHereBytes: 12 << 20, PinnedBytes: 1 << 20, Blocks: 4711},
 		Peers: []PeerStatus{
 			{DeviceInfo: DeviceInfo{"id-3", "desktop", RoleCache}, LastSeen: &seen},
-			{DeviceInfo: DeviceInfo{"id-2", "nas", RoleArchive}, Connected: true, LastSeen: &seen, RTT: &rtt, Path: "lan tcp"},
+			{DeviceInfo: DeviceInfo{"id-2", "nas", RoleArchive}, Connected: true, LastSeen: &seen, RTT: &rtt, Path: "lan tcp", Problem: "phone made two different changes"},
 			{DeviceInfo: DeviceInfo{"id-4", "phone", RoleCache}},
 		},
 		WaitingToCopy: Amount{Files: 2, Bytes: 12 << 20},
