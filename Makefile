@@ -9,12 +9,13 @@ BENCHSTAT ?= $(GO) run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c
 FUZZTIME  ?= 200000x
 BENCH     ?= .
 COUNT     ?= 1
+SCALE     ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo test race integration fuzz lint fmt bench check needs
+.PHONY: help build install demo test race integration fuzz lint fmt bench bench-scale check needs
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/roam
 	$(GO) build -o bin/roam ./cmd/roam
@@ -53,6 +54,9 @@ bench: build needs ## benchmarks (BENCH=pattern COUNT=10 choose and repeat them)
 	$(GO) test -run='^$$' -bench='$(BENCH)' -benchmem -count=$(COUNT) ./...
 	$(GO) run ./integration/bench -roam bin/roam
 	@echo 'To compare two runs: $(BENCHSTAT) OLD NEW'
+
+bench-scale: build needs ## roam with SCALE files in a tenth as many folders (1000000; takes a quarter of an hour)
+	$(GO) run ./integration/bench -roam bin/roam -scale $(SCALE)
 
 check: lint race integration ## what must pass before a change lands
 

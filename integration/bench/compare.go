@@ -60,8 +60,10 @@ const (
 )
 
 // calm waits until both devices do nothing in the background.
-func (b *bench) calm(ctx context.Context) error {
-	for _, d := range []*cli.Device{b.a, b.b} {
+func (b *bench) calm(ctx context.Context) error { return calm(ctx, b.a, b.b) }
+
+func calm(ctx context.Context, devices ...*cli.Device) error {
+	for _, d := range devices {
 		s, err := d.Status(ctx)
 		if err != nil {
 			return err

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/roamfs/roamfs/integration/cli"
 )
 
 const (
@@ -45,19 +47,24 @@ func (b *bench) idle(ctx context.Context, _ int) ([]line, error) {
 	return []line{written, restarted}, err
 }
 
-// atRest measures a after half a minute without work. Other measurements may
-// have left some, such as garbage to be dropped.
+// atRest measures a at rest.
 func (b *bench) atRest(ctx context.Context, name string) (line, error) {
-	if err := b.calm(ctx); err != nil {
-		return line{}, err
+	rss, err := b.atRestOf(ctx, b.a)
+	return line{Name: name, Unit: "MiB", Roam: spreadOf([]float64{rss}), Target: "< 150 MiB"}, err
+}
+
+// atRestOf returns the resident memory of d in MiB after half a minute without
+// work. Other measurements may have left some, such as garbage to be dropped.
+func (b *bench) atRestOf(ctx context.Context, d *cli.Device) (float64, error) {
+	if err := calm(ctx, d); err != nil {
+		return 0, err
 	}
 	time.Sleep(30 * time.Second)
-	s, err := b.a.Status(ctx)
+	s, err := d.Status(ctx)
 	if err != nil {
-		return line{}, err
+		return 0, err
 	}
-	rss, err := resident(s.PID)
-	return line{Name: name, Unit: "MiB", Roam: spreadOf([]float64{rss}), Target: "< 150 MiB"}, err
+	return resident(s.PID)
 }
 
 // resident returns the resident memory of a process in MiB.

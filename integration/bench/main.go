@@ -5,6 +5,7 @@
 //
 //	make bench
 //	go run ./integration/bench -roam bin/roam -runs 5
+//	make bench-scale
 //
 // The file system in memory does nothing that a user-space file system could
 // leave out: it shows what FUSE itself allows on this machine. It runs in a
@@ -57,10 +58,17 @@ func main() {
 	dir := flag.String("dir", "", "directory on the disk to measure (default: a temporary one)")
 	asJSON := flag.Bool("json", false, "print JSON")
 	only := flag.String("only", "", "measure only lines whose name contains this")
+	large := flag.Int("scale", 0, "measure a tree of so many files, and nothing else")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	r, err := run(ctx, *roam, *dir, *runs, *only)
+	var r report
+	var err error
+	if *large > 0 {
+		r, err = scale(ctx, *roam, *dir, *large)
+	} else {
+		r, err = run(ctx, *roam, *dir, *runs, *only)
+	}
 	if err == nil {
 		err = r.show(os.Stdout, *asJSON)
 	}
