@@ -122,6 +122,47 @@ func BenchmarkMillionFiles(b *testing.B) {
 		}
 	})
 	root(b, tree, src)
+	b.Run("clone", func(b *testing.B) {
+		for b.Loop() {
+			tree.Clone()
+		}
+	})
+	b.Run("diff-of-thousand-changes", func(b *testing.B) {
+		before := tree.Clone()
+		for range 1000 {
+			change()
+		}
+		root(b, tree, src)
+		n := &network{tree: tree}
+		ranges, runs := 0, 0
+		for b.Loop() {
+			got, err := collect(before, n)
+			if err != nil {
+				b.Fatal(err)
+			}
+			ranges += len(got)
+			runs++
+		}
+		b.ReportMetric(float64(ranges)/float64(runs), "ranges/op")
+		b.ReportMetric(float64(n.nodes)/float64(runs), "nodes/op")
+		b.ReportMetric(float64(n.asks)/float64(runs), "asks/op")
+	})
+	b.Run("prove-and-verify", func(b *testing.B) {
+		top, size, i := tree.Top().Hash, 0, 0
+		for b.Loop() {
+			i = (i + 7919) % len(src.inos)
+			key := append(src.inos[i][:], 'C')
+			proof, err := tree.Prove(src, key)
+			if err != nil {
+				b.Fatal(err)
+			}
+			size = max(size, len(proof))
+			if got, err := Verify(top, key, proof); err != nil || len(got) != 1 {
+				b.Fatal(len(got), err)
+			}
+		}
+		b.ReportMetric(float64(size), "max-bytes")
+	})
 	b.Run("save", func(b *testing.B) {
 		for b.Loop() {
 			if _, err := tree.MarshalBinary(); err != nil {

@@ -50,6 +50,47 @@
 //
 // The root of nothing is the hash of a leaf without entries.
 //
+// So no node is higher than [MaxHeight] unless somebody has found 2^40 groups of
+// level 12, at 2^60 trials each.
+//
+// # Comparing
+//
+// [Tree.Diff] finds where two trees differ, from the top down, and asks a peer for
+// the nodes above the leaves that the own tree lacks. A node is passed on as the
+// bytes above that are hashed, version and height included, so its only spelling
+// is what its parent names. Whoever gets one checks, in this order: that it has at
+// most 2 + 56*1024 bytes; version and height, which is one less than that of the
+// parent; the hash; that it has children, and if it is the top at least two; that
+// the first one begins where the parent says the node does; that they ascend; that
+// they come before the parent's next child; and that no child but the first has a
+// level above the height of the node, since a new node would begin there.
+//
+// The nodes of one height share all possible groups out among them: to each fall
+// those from its first group to before the first group of the next, and to the
+// first node also what lies before it. So it is known to which leaf a group falls
+// that is not there.
+//
+// # Proofs
+//
+// A proof ([Tree.Prove], [Verify]) says which entries have a given key under a given
+// root. A leaf is hashed as a whole, so the proof has the leaf to which the key
+// falls, all of it, and the nodes above:
+//
+//	version  1   0x01
+//	height   1   of the root, at most 15
+//	path:  for each height from that of the root down to 1
+//	       count  2     number of children, big-endian, 1 to 1024, at the root from 2
+//	       child  56*n  as in the node
+//	leaf:  to the end   as in the node
+//
+// A proof has at most 16 MiB. It is for the root if the hash of the first node is
+// the root, and that of each other node what the node before names for the child to
+// which the key falls. The nodes keep the rules above, but for the levels, which
+// take the key of the tree. The entries of the leaf ascend by key, lie in what falls
+// to it, have lengths in their shortest spelling, and are missing only if the leaf
+// is the root. So for one root and one key no two proofs say different things,
+// whoever made the root.
+//
 // # Saved form
 //
 // [Tree.MarshalBinary] writes the leaves only; what is above them is computed

@@ -44,6 +44,8 @@ const (
 	// levelBits is the number of zero bits that raise a group by one level: nodes
 	// have 2^levelBits children on average.
 	levelBits = 5
+	// nodeHead is the length of version and height, with which a node begins.
+	nodeHead = 2
 )
 
 // hasher computes levels and node hashes. It keeps two BLAKE3 states, since
@@ -65,6 +67,11 @@ func newHasher(key [32]byte) *hasher {
 	}
 	return &hasher{keyed: keyed, node: blake3.NewDeriveKey(nodeDomain)}
 }
+
+// newNodeHasher returns a hasher that does not know the key, so no levels.
+func newNodeHasher() *hasher { return &hasher{node: blake3.NewDeriveKey(nodeDomain)} }
+
+func (h *hasher) clone() *hasher { return &hasher{keyed: h.keyed.Clone(), node: h.node.Clone()} }
 
 // level returns the level of group p.
 func (h *hasher) level(p [prefixLen]byte) uint8 {
@@ -107,6 +114,13 @@ func (h *hasher) child(n *node) {
 	h.buf = append(h.buf[:0], n.first[:]...)
 	h.buf = append(h.buf, n.hash[:]...)
 	_, _ = h.node.Write(h.buf)
+}
+
+// sum returns the hash of a node whose encoding behind its head is body.
+func (h *hasher) sum(height int, body []byte) Hash {
+	h.begin(height)
+	_, _ = h.node.Write(body)
+	return h.end()
 }
 
 func (h *hasher) end() Hash {

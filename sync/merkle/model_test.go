@@ -10,11 +10,7 @@ import (
 // loads: the tree equals the one built from the sorted list and the reference.
 // Small limits make every rule of the format take part.
 func TestModel(t *testing.T) {
-	var pool [][24]byte
-	for level, n := range []int{40, 40, 16, 6} {
-		pool = append(pool, levelled(testKey, uint8(level), n)...)
-	}
-	pool = append(pool, [24]byte{}, Prefix([]byte("\xffGa")), Prefix([]byte("\xffG")))
+	pool := groupsOfAllLevels()
 	rapid.Check(t, func(t *rapid.T) {
 		lim := rapid.SampledFrom([]limits{standard, {groups: 3, bytes: 300, children: 2}, {groups: 5, bytes: 40, children: 3}}).Draw(t, "limits")
 		src := newList()

@@ -201,6 +201,16 @@ func levelled(key [32]byte, level uint8, n int) (out [][24]byte) {
 	return out
 }
 
+// groupsOfAllLevels returns some 100 groups, among them the first of all and short
+// ones.
+func groupsOfAllLevels() [][24]byte {
+	pool := [][24]byte{{}, Prefix([]byte("\xffG")), Prefix([]byte("\xffGa"))}
+	for level, n := range []int{40, 40, 16, 6} {
+		pool = append(pool, levelled(testKey, uint8(level), n)...)
+	}
+	return pool
+}
+
 func single(p [24]byte, value string) Entry {
 	return Entry{Key: append(p[:], 'C'), Value: []byte(value)}
 }
