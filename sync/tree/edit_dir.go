@@ -96,6 +96,12 @@ func (e *Edit) removable(s *shown) error {
 }
 
 func (e *Edit) rmdir(n *inode) {
+	if e.v.off.skeleton {
+		for _, r := range n.records {
+			e.drop(r)
+		}
+		return
+	}
 	l := n.loc.Link
 	l.Deleted = true
 	e.setLink(n, LinkID{}, l)

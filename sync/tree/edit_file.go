@@ -60,7 +60,7 @@ func (e *Edit) Write(ino Ino, base []Dot, c Content) (Ino, error) {
 		}
 		old := func(d Dot) bool {
 			later := func(b Dot) bool { return b.Actor == e.dot.Actor && d.Actor == b.Actor && d.Ctr > b.Ctr }
-			return virtual || slices.Contains(base, d) || slices.ContainsFunc(base, later)
+			return virtual || e.v.off.baseDot || slices.Contains(base, d) || slices.ContainsFunc(base, later)
 		}
 		if n, err = e.pinFile(n, old); err != nil {
 			return err

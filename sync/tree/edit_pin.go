@@ -2,11 +2,11 @@ package tree
 
 // pins says what an operation is about to touch.
 type pins struct {
-	places  []Place // plain places of groups, and new names
-	inodes  []Ino   // files
-	dirs    []Ino   // directories beside the parents of places and inodes
-	dirLink bool    // a directory comes, goes or moves
-	skip    func(Dot) bool
+	places  []Place             // plain places of groups, and new names
+	inodes  []Ino               // files
+	dirs    []Ino               // directories beside the parents of places and inodes
+	dirLink bool                // a directory comes, goes or moves
+	skip    func(Ino, Dot) bool // contents of an inode that are about to be superseded
 }
 
 // pins is what an operation on s, which p shows, touches.
@@ -72,7 +72,7 @@ func (e *Edit) pin(w pins) error {
 type pinner struct {
 	e      *Edit
 	c      *cached
-	skip   func(Dot) bool
+	skip   func(Ino, Dot) bool
 	dirs   map[Ino]struct{}
 	groups map[Place]struct{}
 	copies map[Ino]struct{} // files whose conflict copies become real
@@ -200,7 +200,7 @@ func (p *pinner) dir(ino Ino) error {
 // copy gives a conflict copy an inode of its own, unless what it shows is about
 // to be superseded.
 func (p *pinner) copy(n *inode, c *version) {
-	if p.skip != nil && p.skip(c.dots[0]) || p.e.v.taken(n.copyIno(c)) {
+	if p.skip != nil && p.skip(n.ino, c.dots[0]) || p.e.v.taken(n.copyIno(c)) {
 		return
 	}
 	wall := c.Wall
@@ -244,7 +244,12 @@ func (e *Edit) materialise(x virtual) error {
 // pinFile pins what a change of the file n disturbs, but for contents that it
 // supersedes, and returns n as it is then.
 func (e *Edit) pinFile(n *inode, skip func(Dot) bool) (*inode, error) {
-	if err := e.pin(pins{inodes: []Ino{n.ino}, skip: skip}); err != nil {
+	w := pins{inodes: []Ino{n.ino}}
+	if skip != nil {
+		// A dot may have written other inodes too: their contents stay.
+		w.skip = func(ino Ino, d Dot) bool { return ino == n.ino && skip(d) }
+	}
+	if err := e.pin(w); err != nil {
 		return nil, err
 	}
 	return e.reads().get(n.ino)

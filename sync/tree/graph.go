@@ -82,7 +82,8 @@ func (v *View) within(dir, top Ino) (is bool) {
 // each one shows: step 3 and half of step 5 of the package comment. It is linear
 // but for directories in cycles.
 func (v *View) arrange() {
-	a := arranger{index: make(map[Ino]int32, v.dirs.len())}
+	n := v.dirs.len()
+	a := arranger{index: make(map[Ino]int32, n), inos: make([]Ino, 0, n), nodes: make([]dirNode, 0, n)}
 	for _, i := range []Ino{Root, Recovered} {
 		n, _ := v.dirs.get(i)
 		a.add(i, n)

@@ -9,8 +9,8 @@ import (
 // Mem is a [State] in memory, with its vector. It is not safe for use from
 // several goroutines while one changes it.
 type Mem struct {
-	recs     map[Ino][]Record // sorted; settings under their padded keys
-	children map[Ino]map[string]map[Ino]int
+	recs     map[Ino][]Record         // sorted; settings under their padded keys
+	children map[Ino]map[string][]Ino // by parent and name, sorted
 	vector   Vector
 }
 
@@ -21,7 +21,7 @@ var (
 
 // NewMem returns the empty state.
 func NewMem() *Mem {
-	return &Mem{recs: map[Ino][]Record{}, children: map[Ino]map[string]map[Ino]int{}, vector: Vector{}}
+	return &Mem{recs: map[Ino][]Record{}, children: map[Ino]map[string][]Ino{}, vector: Vector{}}
 }
 
 // Vector returns the version vector, which the caller may not change.
@@ -30,15 +30,12 @@ func (m *Mem) Vector() Vector { return m.vector }
 // Advance makes the vector contain d, as a commit that only removes must.
 func (m *Mem) Advance(d Dot) { m.vector.Add(d) }
 
-// Clone returns a copy that shares the bytes of the values.
+// Clone returns a copy that shares the values, and the slices, which are never
+// changed in place.
 func (m *Mem) Clone() *Mem {
-	c := &Mem{recs: maps.Clone(m.recs), children: make(map[Ino]map[string]map[Ino]int, len(m.children)), vector: m.vector.Clone()}
+	c := &Mem{recs: maps.Clone(m.recs), children: make(map[Ino]map[string][]Ino, len(m.children)), vector: m.vector.Clone()}
 	for p, names := range m.children {
-		ns := make(map[string]map[Ino]int, len(names))
-		for n, inos := range names {
-			ns[n] = maps.Clone(inos)
-		}
-		c.children[p] = ns
+		c.children[p] = maps.Clone(names)
 	}
 	return c
 }
@@ -102,14 +99,22 @@ func (m *Mem) put(r Record) {
 	rs := m.recs[ino]
 	i, found := slices.BinarySearchFunc(rs, r, compareRecords)
 	if found {
-		m.index(rs[i], -1)
-		rs = slices.Clone(rs)
-		rs[i] = r
-	} else {
-		rs = slices.Insert(slices.Clip(rs), i, r)
+		m.drop(r.ID())
+		rs = m.recs[ino]
 	}
-	m.index(r, 1)
-	m.recs[ino] = rs
+	m.recs[ino] = slices.Insert(slices.Clip(rs), i, r)
+	p, ok := place(r)
+	if !ok {
+		return
+	}
+	names := m.children[p.Parent]
+	if names == nil {
+		names = map[string][]Ino{}
+		m.children[p.Parent] = names
+	}
+	if i, found := slices.BinarySearchFunc(names[p.Name], ino, Ino.Compare); !found {
+		names[p.Name] = slices.Insert(slices.Clip(names[p.Name]), i, ino)
+	}
 }
 
 func (m *Mem) drop(k KeyDot) {
@@ -119,42 +124,40 @@ func (m *Mem) drop(k KeyDot) {
 	if !found {
 		return
 	}
-	m.index(rs[i], -1)
-	if len(rs) == 1 {
+	p, ok := place(rs[i])
+	if rs = slices.Concat(rs[:i], rs[i+1:]); len(rs) > 0 {
+		m.recs[ino] = rs
+	} else {
 		delete(m.recs, ino)
-		return
 	}
-	m.recs[ino] = append(slices.Clone(rs[:i]), rs[i+1:]...)
+	there := func(r Record) bool {
+		q, ok := place(r)
+		return ok && q == p
+	}
+	if ok && !slices.ContainsFunc(rs, there) {
+		m.leave(ino, p)
+	}
 }
 
-// index counts the L record r in or out of the index of places.
-func (m *Mem) index(r Record, by int) {
+// leave takes ino out of the index, where it is at p.
+func (m *Mem) leave(ino Ino, p Place) {
+	names := m.children[p.Parent]
+	inos := names[p.Name]
+	i, _ := slices.BinarySearchFunc(inos, ino, Ino.Compare)
+	if len(inos) > 1 {
+		names[p.Name] = slices.Concat(inos[:i], inos[i+1:])
+	} else if delete(names, p.Name); len(names) == 0 {
+		delete(m.children, p.Parent)
+	}
+}
+
+// place is where an L record says that its inode is.
+func place(r Record) (Place, bool) {
 	if _, ok := r.Key.link(); !ok {
-		return
+		return Place{}, false
 	}
 	l, err := DecodeLink(r.Value)
-	if err != nil {
-		return
-	}
-	ino, names := r.Key.Ino(), m.children[l.Parent]
-	if names == nil {
-		names = map[string]map[Ino]int{}
-		m.children[l.Parent] = names
-	}
-	inos := names[l.Name]
-	if inos == nil {
-		inos = map[Ino]int{}
-		names[l.Name] = inos
-	}
-	if inos[ino] += by; inos[ino] > 0 {
-		return
-	}
-	if delete(inos, ino); len(inos) > 0 {
-		return
-	}
-	if delete(names, l.Name); len(names) == 0 {
-		delete(m.children, l.Parent)
-	}
+	return Place{l.Parent, l.Name}, err == nil
 }
 
 // Records implements [State].
@@ -162,20 +165,14 @@ func (m *Mem) Records(ino Ino) ([]Record, error) { return m.recs[ino], nil }
 
 // Named implements [State].
 func (m *Mem) Named(parent Ino, name string) ([]Ino, error) {
-	inos := m.children[parent][name]
-	if len(inos) == 0 {
-		return nil, nil
-	}
-	return slices.SortedFunc(maps.Keys(inos), Ino.Compare), nil
+	return m.children[parent][name], nil
 }
 
 // Children implements [State].
 func (m *Mem) Children(parent Ino) ([]Ino, error) {
 	var all []Ino
 	for _, inos := range m.children[parent] {
-		for ino := range inos {
-			all = append(all, ino)
-		}
+		all = append(all, inos...)
 	}
 	slices.SortFunc(all, Ino.Compare)
 	return slices.Compact(all), nil

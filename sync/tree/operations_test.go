@@ -4,9 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -27,9 +26,9 @@ func (o op) String() string {
 }
 
 // pick draws an operation, mostly one that can succeed on d.
-func (h *history) pick(rng *rand.Rand, d *device) op {
-	s := snapshot(d.view)
-	all := slices.Sorted(maps.Keys(s.paths))
+func (h *history) pick(d *device) op {
+	s, rng := d.shown, h.rng
+	all := s.sorted
 	dirs := []string{""}
 	for _, p := range all {
 		if s.paths[p].kind == Dir && strings.Count(p, "/") < 4 {
@@ -51,17 +50,19 @@ func (h *history) pick(rng *rand.Rand, d *device) op {
 	}
 	tok := func() string {
 		if rng.IntN(5) == 0 {
-			return fmt.Sprintf("=%d", rng.IntN(2)) // the same content from several devices
+			return "=" + strconv.Itoa(rng.IntN(2)) // the same content from several devices
 		}
 		h.tokens++
-		return fmt.Sprintf("%d", h.tokens)
+		return strconv.Itoa(h.tokens)
 	}
 	flag := rng.IntN(4) == 0
 	n := rng.IntN(20)
 	if h.moves && rng.IntN(5) > 0 {
 		return op{kind: "rename", from: dirs[rng.IntN(len(dirs))], to: fresh()}
 	}
-	if h.dirs && rng.IntN(3) > 0 {
+	if h.writes && rng.IntN(3) > 0 {
+		n = []int{4, 4, 18, 19, 19}[rng.IntN(5)]
+	} else if h.dirs && rng.IntN(3) > 0 {
 		n = []int{0, 2, 2, 10, 10, 11, 11, 11, 11, 15, 7}[rng.IntN(11)]
 	}
 	switch n {
@@ -82,7 +83,7 @@ func (h *history) pick(rng *rand.Rand, d *device) op {
 	case 16:
 		return op{kind: "link", from: old(), to: fresh()}
 	case 17:
-		return op{kind: []string{"chmod", "mtime", "xattr", "noxattr"}[rng.IntN(4)], from: old(), token: fmt.Sprint(rng.IntN(100))}
+		return op{kind: []string{"chmod", "mtime", "xattr", "noxattr"}[rng.IntN(4)], from: old(), token: strconv.Itoa(rng.IntN(100))}
 	case 18:
 		return op{kind: "open", from: old()}
 	default:
@@ -120,7 +121,7 @@ func shared(token string) bool { return len(token) > 1 && token[1] == '=' }
 
 // do carries out o on d and checks what it did.
 func (h *history) do(d *device, o op, now int64) {
-	before := snapshot(d.view)
+	before := d.shown
 	it, exists := before.paths[o.from]
 	if o.kind == "open" {
 		if exists && it.kind == File && len(d.handles) < 4 {
@@ -139,7 +140,9 @@ func (h *history) do(d *device, o op, now int64) {
 		}
 		for _, ok := range []error{fs.ErrNotExist, fs.ErrExist, fs.ErrPermission, ErrNotEmpty, ErrIsDir, ErrNotDir, ErrLoop, ErrNoXattr} {
 			if errors.Is(err, ok) {
-				h.logf("   %v", err)
+				if h.logs {
+					h.logf("   %v", err)
+				}
 				return
 			}
 		}
@@ -153,24 +156,23 @@ func (h *history) do(d *device, o op, now int64) {
 			violate("record %v: %v", r, err)
 		}
 	}
-	var ahead map[string]any
 	if h.check {
 		must(e.flush())
-		ahead = memory(e.v)
 	}
 	p, perr := d.view.Prepare(ch)
 	must(perr)
 	d.mem.Apply(ch)
 	d.mem.Advance(Dot{d.actor, d.ctr})
+	var scratch *View
+	if h.check {
+		scratch = h.newView(d.mem)
+		sameMemory(e.v, scratch, "view of the Edit") // it stands on that of d as it is before Done
+	}
 	aff, perr := p.Done()
 	must(perr)
-	h.compare(d)
-	if h.check {
-		sameMemory(ahead, memory(d.view), "view of the Edit")
-	}
-	after := snapshot(d.view)
-	checkAffected(before, after, aff)
-	h.judge(d, o, before, after)
+	h.followed(d, scratch, aff)
+	h.ended(d, ch)
+	h.judge(d, o, before, d.shown)
 }
 
 // edit calls the operation.
@@ -274,10 +276,10 @@ func (h *history) judge(d *device, o op, before, after *snap) {
 		h.written["f"+o.token] = true
 		n, err := d.view.Node(hd.ino)
 		must(err)
-		if token(n) != "f"+o.token {
-			violate("I8: late write: shows %q", token(n))
+		if token(&n) != "f"+o.token {
+			violate("I8: late write: shows %q", token(&n))
 		}
-		d.handles[o.handle].base, d.handles[o.handle].token = n.Base, token(n)
+		d.handles[o.handle].base, d.handles[o.handle].token = n.Base, token(&n)
 		h.keeps(d, "f"+o.token, hd.ino, true)
 		h.lateWrite(d, hd, before, after)
 		d.wrote["f"+o.token] = hd.ino
@@ -346,11 +348,11 @@ func (h *history) judge(d *device, o op, before, after *snap) {
 
 // kill notes contents that the user gave up and that nothing shows any more.
 func (h *history) kill(d *device, gone []string, over bool, before, after *snap) {
-	now := contents(after)
 	for _, token := range gone {
 		switch {
 		case token == "":
-		case now[token]: // under another name
+		case after.contents[token] && over: // elsewhere, where a write changes nothing
+		case after.contents[token]: // under another name
 			for _, x := range before.paths {
 				if x.token == token {
 					h.keeps(d, token, x.ino, false)
@@ -366,7 +368,8 @@ func (h *history) kill(d *device, gone []string, over bool, before, after *snap)
 			}
 		}
 	}
-	h.checkContents(contents(before), d.knows, after)
+	h.checkKept(before.contents, d.knows, after)
+	h.checkWritten(after)
 }
 
 // lateWrite: a write on what was opened before gives up only that; contents that

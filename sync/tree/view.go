@@ -27,7 +27,8 @@ type View struct {
 
 // rules names what the tests can leave out of [Edit].
 type rules struct {
-	touch, snap, keepAlive, pinNames, pinCopies, pinGhosts, pinDisplaced bool
+	touch, snap, keepAlive, skeleton, baseDot    bool
+	pinNames, pinCopies, pinGhosts, pinDisplaced bool
 }
 
 // virtual is where a conflict copy comes from.
