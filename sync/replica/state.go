@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/roamfs/roamfs/sync/manifest"
 	"github.com/roamfs/roamfs/sync/merkle"
@@ -570,19 +571,24 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 		ch = tree.Change{}
 		return err
 	}
-	if err := r.mergeLocked(in, mine, func(put []tree.Record, drop []tree.KeyDot) error {
-		ch.Put, ch.Drop = append(ch.Put, put...), append(ch.Drop, drop...)
-		if len(ch.Put)+len(ch.Drop) >= 1024 {
-			if err := flush(nil); err != nil {
-				return err
+	// Directories first: records come in an order that has nothing to do with the
+	// tree, and as long as the view does not know the directory of a file it looks
+	// for every name in each of those that it does not know.
+	for _, dirs := range []bool{true, false} {
+		if err := r.mergeLocked(in, mine, dirs, func(put []tree.Record, drop []tree.KeyDot) error {
+			ch.Put, ch.Drop = append(ch.Put, put...), append(ch.Drop, drop...)
+			if len(ch.Put)+len(ch.Drop) >= joinStep {
+				if err := flush(nil); err != nil {
+					return err
+				}
+				if r.between != nil {
+					r.between()
+				}
 			}
-			if r.between != nil {
-				r.between()
-			}
+			return nil
+		}); err != nil {
+			return aff, err
 		}
-		return nil
-	}); err != nil {
-		return aff, err
 	}
 	vector := r.vector.Clone()
 	vector.Merge(in.vector)
@@ -626,9 +632,14 @@ func (r *Replica) joinableLocked(in *incoming) error {
 	return r.agreeLocked(in.m.Device, in.named)
 }
 
+// joinStep is how many records the view follows at once while a state is joined:
+// each time costs something for every directory.
+const joinStep = 4096
+
 // mergeLocked walks the local and the received records side by side, key by
-// key, and gives emit what the join changes locally.
-func (r *Replica) mergeLocked(in *incoming, mine tree.Vector, emit func([]tree.Record, []tree.KeyDot) error) error {
+// key, and gives emit what the join changes locally: where directories are if
+// dirs is set, else all the rest.
+func (r *Replica) mergeLocked(in *incoming, mine tree.Vector, dirs bool, emit func([]tree.Record, []tree.KeyDot) error) error {
 	snap := r.st.Snapshot()
 	defer snap.Release()
 	local := newGroups(func(fn func(tree.Record) error) error { return snap.Scan(nil, nil, fn) })
@@ -645,6 +656,9 @@ func (r *Replica) mergeLocked(in *incoming, mine tree.Vector, emit func([]tree.R
 		default:
 			l, m = local.take(), remote.take()
 		}
+		if (slices.ContainsFunc(l, placesDir) || slices.ContainsFunc(m, placesDir)) != dirs {
+			continue
+		}
 		put, drop, alarm := tree.JoinKey(l, m, mine, in.vector)
 		if alarm {
 			r.log.Error("one change exists in two versions", "from", r.name(in.m.Device))
@@ -654,6 +668,15 @@ func (r *Replica) mergeLocked(in *incoming, mine tree.Vector, emit func([]tree.R
 		}
 	}
 	return errors.Join(local.err(), remote.err())
+}
+
+// placesDir reports whether a record says where a directory is.
+func placesDir(rec tree.Record) bool {
+	if rec.Key.Type() != tree.TypeLink {
+		return false
+	}
+	l, err := tree.DecodeLink(rec.Value)
+	return err == nil && l.Dir
 }
 
 // syncDir makes the names in dir durable.
