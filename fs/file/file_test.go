@@ -250,6 +250,7 @@ func TestSetMTime(t *testing.T) {
 	r.must(h.Flush(context.Background()))
 	r.t.SetMTime(ino, 6)
 	crashed := r.snapshot("the end").revive(t)
+	defer func() { _ = os.RemoveAll(crashed.dir) }()
 	if n := crashed.t.Stat(crashed.node(ino)); n.MTime != 6 {
 		t.Errorf("after a crash: %d", n.MTime)
 	}

@@ -21,7 +21,8 @@ import (
 )
 
 func init() {
-	// serve mounts on a directory until it is killed, or until its input ends.
+	// serve mounts on a directory, with another for drafts, until it is killed, or
+	// until its input ends.
 	children["serve"] = func() {
 		d := &device{mem: tree.NewMem(), locals: map[tree.Ino]Local{}, drafts: map[tree.Ino]tree.Draft{}}
 		var err error
@@ -29,10 +30,7 @@ func init() {
 		check(err)
 		keys, err := block.NewKeys(1, map[uint32]block.Secret{1: {1}})
 		check(err)
-		tmp, err := os.MkdirTemp("", "drafts")
-		check(err)
-		defer func() { _ = os.RemoveAll(tmp) }()
-		files, err := file.New(file.Options{Dir: tmp, Tree: d, Blocks: newStore(), Keys: keys})
+		files, err := file.New(file.Options{Dir: os.Args[2], Tree: d, Blocks: newStore(), Keys: keys})
 		check(err)
 		m, err := New(Options{Dir: os.Args[1], Tree: d, Files: files, Status: &status{}})
 		check(err)
@@ -58,7 +56,7 @@ func TestStaleMount(t *testing.T) {
 	}
 	undertaker(t, dir)
 	serve := func() *exec.Cmd {
-		cmd := child(t, "serve", dir)
+		cmd := child(t, "serve", dir, t.TempDir())
 		cmd.Stderr = os.Stderr
 		in, err := cmd.StdinPipe()
 		if err != nil {
