@@ -462,3 +462,25 @@ func TestWriteOnOldBase(t *testing.T) {
 		t.Errorf("shows %v, want %v", got, want)
 	}
 }
+
+// TestPinKeepsSnapshot: a pin that writes a link again takes over the snapshot
+// of the other link that it supersedes with it.
+func TestPinKeepsSnapshot(t *testing.T) {
+	a, b, c := newSite(t, 1), newSite(t, 2), newSite(t, 3)
+	a.create("f", "f")
+	a.create("g", "g")
+	b.join(a)
+	b.write("f", "kept")
+	c.join(b)
+	c.unlink("f") // has not seen that it moves
+	b.rename("f", "h")
+	b.write("g", "g of b")
+	a.now = 1000 // its move is the younger one
+	a.rename("f", "g")
+	a.join(b)
+	a.write("g", "new") // pins the name of the other at g
+	a.join(c)
+	if got, want := a.tree(), []string{"g(*)=kept", "g=new"}; !slices.Equal(got, want) {
+		t.Errorf("shows %v, want %v", got, want)
+	}
+}

@@ -91,6 +91,39 @@
 // Nothing removes skeletons, nor records that no link leads to any more; that
 // needs to know what every device has seen.
 //
+// # Invariants
+//
+// They hold in every history of honest devices, I1 and I4 for any records:
+//
+//	I1  the join is commutative, associative and idempotent
+//	I2  equal vectors mean equal records
+//	I3  equal records show the same on every device
+//	I4  what is shown is a tree: each directory once, reached from the root,
+//	    names legal and unique; nothing with a name and content is left out, and
+//	    nothing of an honest device is in Recovered
+//	I5  a content is shown until someone writes over it, or removes it knowing
+//	    all that was done to keep it
+//	I6  nothing is shown that nobody wrote
+//	I7  an operation changes only the names and inodes it is for
+//	I8  an operation has done what it says
+//	I9  to join what was seen whole, or one's own past, changes nothing
+//
+// TestHistories plays random histories of 2 to 4 devices: three names, clocks
+// that are years apart, joins of any two, writes on what was opened long before,
+// devices restored from old images. After every step it checks all this, and
+// that the view which followed the change is like one made from scratch. A
+// history takes 0.6 ms of a core; two free cores (AMD EPYC) play about 180000 a
+// minute. The first 500000 hold:
+//
+//	go test ./sync/tree -run TestHistories -histories 500000 -timeout 1h
+//
+// One history is known that breaks I5, -history-seed 569326 -histories 1: a content
+// which a file shows through the snapshot of its link alone is not shown any more
+// when a device that has not seen it writes to the file.
+//
+// TestRulesAreNeeded leaves out one rule of Edit after the other, and the new
+// actor of a restored device; each time some history breaks an invariant.
+//
 // # Encoding
 //
 // Numbers are minimal uvarints, except times and other signed ones: 8 bytes big

@@ -162,8 +162,9 @@ func (p *pinner) name(m *member, at Place) {
 		}
 		l := o.Link
 		l.Parent, l.Name, l.Copy = p.e.parent(at.Parent, l.Parent), at.Name, true
-		if len(m.of.base) == 0 {
-			l.Snap = m.of.content // it may be a sibling that goes now which had it
+		// It may be a sibling that goes now which had the snapshot.
+		if l.Snap = m.of.snapIn(append([]LinkID{m.link}, m.also...)); len(m.of.base) == 0 {
+			l.Snap = m.of.content
 		}
 		p.e.setOne(m, l)
 	}

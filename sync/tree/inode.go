@@ -182,6 +182,22 @@ func (n *inode) snapshot() *Content {
 	return &c
 }
 
+// snapIn is the best snapshot in the records of the links given, or nil.
+func (n *inode) snapIn(ids []LinkID) (snap *Content) {
+	var dot Dot
+	for _, r := range n.records {
+		id, ok := r.Key.link()
+		if !ok || !slices.Contains(ids, id) {
+			continue
+		}
+		l, err := DecodeLink(r.Value)
+		if s := l.Snap; err == nil && s != nil && (snap == nil || beats(false, false, s.Rank, snap.Rank, s.Wall, snap.Wall, r.Dot, dot)) {
+			snap, dot = s, r.Dot
+		}
+	}
+	return snap
+}
+
 // cached reads inodes of a State and, if m is set, keeps them.
 type cached struct {
 	s State
