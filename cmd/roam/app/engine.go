@@ -59,8 +59,9 @@ func (engine) Create(_ context.Context, s *State, o CreateOptions) (Created, err
 }
 
 // joinWait bounds how long a new device waits for the tree after pairing while
-// nothing arrives.
-const joinWait = 30 * time.Second
+// nothing arrives. It is longer than the minute for which a replica does not ask
+// again after the sending of a tree has broken off.
+const joinWait = 90 * time.Second
 
 // Join makes this device a member of a hive; see [Engine].
 func (e engine) Join(ctx context.Context, s *State, o JoinOptions, progress func(Progress)) (Created, error) {
