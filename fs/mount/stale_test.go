@@ -206,8 +206,8 @@ func TestOrdinaryUser(t *testing.T) {
 	script := `set -eu
 		mknod fuse c 10 229; chmod 666 fuse; mount --bind fuse /dev/fuse; mkdir home; chown 1000:1000 home; mkdir home/mnt; chown 1000:1000 home/mnt
 		cat >run <<-'X'
-			set -eu; umask 022; cd home; export TMPDIR=$PWD
-			mkfifo in; (MOUNT_TEST_CHILD=serve ../self mnt <in >out 2>err; echo ended >>out) &
+			set -eu; umask 022; cd home; mkdir drafts
+			mkfifo in; (MOUNT_TEST_CHILD=serve ../self mnt drafts <in >out 2>err; echo ended >>out) &
 			exec 3>in
 			i=0; until grep -q ready out 2>/dev/null || [ $((i=i+1)) -gt 200 ]; do sleep 0.05; done
 			cat err >&2; grep -q ready out
