@@ -86,6 +86,7 @@ func end(err error) {
 // bench is what is measured: two devices of one hive, of which a has the mount
 // that is compared, the disk, and a file system in memory.
 type bench struct {
+	dir    string
 	a, b   *cli.Device
 	disk   string // directory on the disk that both devices have their state on
 	memory *memory
@@ -97,32 +98,41 @@ type group struct {
 	measure func(ctx context.Context, runs int) ([]line, error)
 }
 
-func run(ctx context.Context, roam, dir string, runs int, only string) (r report, err error) {
+// newBench makes the devices in a new directory in dir; end stops them and
+// removes it.
+func newBench(roam, dir string) (b *bench, end func(context.Context) error, err error) {
 	if roam, err = filepath.Abs(roam); err != nil {
-		return r, err
+		return nil, nil, err
 	}
 	if dir, err = os.MkdirTemp(dir, "roam-bench-"); err != nil {
+		return nil, nil, err
+	}
+	b = &bench{dir: dir}
+	for name, d := range map[string]**cli.Device{"a": &b.a, "b": &b.b} {
+		if *d, err = cli.New(roam, dir, name); err != nil {
+			return nil, nil, errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return b, func(ctx context.Context) error {
+		ctx = context.WithoutCancel(ctx)
+		return errors.Join(b.b.Stop(ctx), b.a.Stop(ctx), os.RemoveAll(dir))
+	}, nil
+}
+
+func run(ctx context.Context, roam, dir string, runs int, only string) (r report, err error) {
+	b, end, err := newBench(roam, dir)
+	if err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, end(ctx)) }()
 	if r.FirstTouch, err = firstTouch(); err != nil {
 		return r, err
 	}
-	b := &bench{disk: filepath.Join(dir, "disk")}
+	b.disk = filepath.Join(b.dir, "disk")
 	if err := os.Mkdir(b.disk, 0o755); err != nil {
 		return r, err
 	}
-	if b.a, err = cli.New(roam, dir, "a"); err != nil {
-		return r, err
-	}
-	if b.b, err = cli.New(roam, dir, "b"); err != nil {
-		return r, err
-	}
-	defer func() {
-		ctx := context.WithoutCancel(ctx)
-		err = errors.Join(err, b.b.Stop(ctx), b.a.Stop(ctx))
-	}()
-	if b.memory, err = startMemory(ctx, filepath.Join(dir, "memory")); err != nil {
+	if b.memory, err = startMemory(ctx, filepath.Join(b.dir, "memory")); err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, b.memory.end()) }()

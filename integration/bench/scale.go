@@ -19,27 +19,14 @@ const filesPerFolder = 10
 // written on one device. A second device joins at the end. The files fit into their records, so that what
 // is measured is the tree and not its content.
 func scale(ctx context.Context, roam, dir string, files int) (r report, err error) {
-	if roam, err = filepath.Abs(roam); err != nil {
+	b, end, err := newBench(roam, dir)
+	if err != nil {
 		return r, err
 	}
-	if dir, err = os.MkdirTemp(dir, "roam-scale-"); err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, end(ctx)) }()
 	if r.FirstTouch, err = firstTouch(); err != nil {
 		return r, err
 	}
-	b := &bench{}
-	if b.a, err = cli.New(roam, dir, "a"); err != nil {
-		return r, err
-	}
-	if b.b, err = cli.New(roam, dir, "b"); err != nil {
-		return r, err
-	}
-	defer func() {
-		ctx := context.WithoutCancel(ctx)
-		err = errors.Join(err, b.b.Stop(ctx), b.a.Stop(ctx))
-	}()
 	add := func(name, unit string, v float64, target string) {
 		l := line{Name: name, Unit: unit, Roam: spreadOf([]float64{v}), Target: target}
 		r.Lines = append(r.Lines, l)

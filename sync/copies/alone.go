@@ -96,6 +96,13 @@ func (a *alone) hear(what heard) {
 	a.poke()
 }
 
+// retry has all inodes looked at when there is another reason to look.
+func (a *alone) retry() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.heard |= heardHoldings
+}
+
 // touch has inodes looked at that other devices changed.
 func (a *alone) touch(inos ...tree.Ino) {
 	a.mu.Lock()
@@ -380,9 +387,7 @@ func (k *Keeper) assess(ino tree.Ino, was suspect) (only, error) {
 		k.learn.want(ino)
 	case err != nil:
 		k.cfg.Log.Warn("copies of a file", "inode", ino, "err", err)
-		k.alone.mu.Lock()
-		k.alone.heard |= heardHoldings // look again, whenever there is a reason to
-		k.alone.mu.Unlock()
+		k.alone.retry()
 	default:
 		k.alone.found(ino, was.gen, o)
 	}
