@@ -161,7 +161,7 @@ func (b *bench) change(ctx context.Context) (of [2]float64, err error) {
 		return of, err
 	}
 	for i := range changes {
-		name := filepath.Join("0", fmt.Sprint("folder ", i%100), fmt.Sprint("change ", i))
+		name := filepath.Join("0", "folder 0", fmt.Sprint("change ", i)) // which every scale has
 		text := fmt.Sprint("text ", i)
 		if err := os.WriteFile(filepath.Join(b.a.Mount, name), []byte(text), 0o644); err != nil {
 			return of, err
