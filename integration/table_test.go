@@ -11,11 +11,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // row is one line of the table of what two concurrent changes lead to. Steps
 // are written one to a line: write FILE TEXT, mkdir DIR, mv OLD NEW, rm PATH (with all that is in
-// it), ln OLD NEW, symlink TARGET NAME, chmod MODE PATH. A conflict copy is (*)
+// it), ln OLD NEW, symlink TARGET NAME, chmod MODE PATH, xattr VALUE PATH, and
+// save, vim or swap FILE TEXT as programs do (names_test.go). A conflict copy is (*)
 // in what is wanted; a mode that is not the usual one stands behind.
 type row struct {
 	name         string
@@ -78,6 +81,14 @@ func steps(t *testing.T, dir, lines string) {
 			err = os.Link(in(1), in(2))
 		case "symlink":
 			err = os.Symlink(f[1], in(2))
+		case "save":
+			err = save(in(1), f[2])
+		case "vim":
+			err = saveWithBackup(in(1), f[2])
+		case "swap":
+			err = saveByExchange(in(1), f[2])
+		case "xattr":
+			err = unix.Setxattr(in(2), "user.x", []byte(f[1]), 0)
 		case "chmod":
 			var mode os.FileMode
 			if _, err = fmt.Sscanf(f[1], "%o", &mode); err == nil {
@@ -117,6 +128,10 @@ func outcome(t *testing.T, dir string) (out []string) {
 			name, usual = name+"->"+to, info.Mode().Perm()
 		default:
 			name += "=" + string(read(t, path))
+			x := make([]byte, 16)
+			if n, err := unix.Getxattr(path, "user.x", x); err == nil {
+				name += " x=" + string(x[:n])
+			}
 		}
 		if mode := info.Mode().Perm(); mode != usual {
 			name += fmt.Sprintf(" %o", mode)
@@ -145,75 +160,82 @@ func TestConflictTable(t *testing.T) {
 	}
 	for name, order := range orders {
 		t.Run(name, func(t *testing.T) {
-			nas, laptop := pair(t)
-			desktop := newDevice(t, "desktop")
-			desktop.join(nas)
-			desktop.up()
-			connected(nas, laptop, desktop)
-			devices := map[string]*device{"nas": nas, "laptop": laptop, "desktop": desktop}
-			every := func(fn func(r row, dir string, swapped bool)) {
-				for i, r := range conflictTable {
-					fn(r, fmt.Sprintf("%02d", i), false)
-					fn(r, fmt.Sprintf("%02d swapped", i), true)
-				}
-			}
-			every(func(r row, dir string, _ bool) {
-				dir = filepath.Join(nas.Mount, dir)
-				if err := os.Mkdir(dir, 0o755); err != nil {
-					t.Fatal(err)
-				}
-				steps(t, dir, r.before)
-			})
-			sameTree(nas, laptop, desktop)
-			laptop.down()
-			desktop.down()
-			every(func(r row, dir string, swapped bool) {
-				do := r.a
-				if swapped {
-					do = r.b
-				}
-				steps(t, filepath.Join(nas.Mount, dir), do)
-			})
-			nas.down()
-			laptop.up()
-			every(func(r row, dir string, swapped bool) {
-				do := r.b
-				if swapped {
-					do = r.a
-				}
-				steps(t, filepath.Join(laptop.Mount, dir), do)
-			})
-			laptop.down()
-
-			running := map[*device]bool{}
-			for _, meeting := range order {
-				var there []*device
-				for _, name := range meeting {
-					there = append(there, devices[name])
-				}
-				for d := range running {
-					if !slices.Contains(there, d) {
-						d.down()
-						delete(running, d)
-					}
-				}
-				for _, d := range there {
-					if !running[d] {
-						d.up()
-						running[d] = true
-					}
-				}
-				eventually(t, 2*time.Minute, fmt.Sprint(meeting, " show one tree"), func() error { return oneRoot(there) })
-			}
-			sameTree(nas, laptop, desktop)
-			every(func(r row, dir string, _ bool) {
-				for _, d := range devices {
-					got := outcome(t, filepath.Join(d.Mount, dir))
-					if !slices.Equal(got, r.want) && (r.or == nil || !slices.Equal(got, r.or)) {
-						t.Errorf("%s (%s): %s shows %q, want %q or %q", r.name, dir, d.Name, got, r.want, r.or)
-					}
-				}
-			})
+			play(t, conflictTable, order)
 		})
 	}
+}
+
+// play does each row of the table on two devices that are apart, in both roles.
+// Then the devices meet as order says, and all must show one of the outcomes.
+func play(t *testing.T, table []row, order [][]string) {
+	t.Helper()
+	nas, laptop := pair(t)
+	desktop := newDevice(t, "desktop")
+	desktop.join(nas)
+	desktop.up()
+	connected(nas, laptop, desktop)
+	devices := map[string]*device{"nas": nas, "laptop": laptop, "desktop": desktop}
+	every := func(fn func(r row, dir string, swapped bool)) {
+		for i, r := range table {
+			fn(r, fmt.Sprintf("%02d", i), false)
+			fn(r, fmt.Sprintf("%02d swapped", i), true)
+		}
+	}
+	every(func(r row, dir string, _ bool) {
+		dir = filepath.Join(nas.Mount, dir)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		steps(t, dir, r.before)
+	})
+	sameTree(nas, laptop, desktop)
+	laptop.down()
+	desktop.down()
+	every(func(r row, dir string, swapped bool) {
+		do := r.a
+		if swapped {
+			do = r.b
+		}
+		steps(t, filepath.Join(nas.Mount, dir), do)
+	})
+	nas.down()
+	laptop.up()
+	every(func(r row, dir string, swapped bool) {
+		do := r.b
+		if swapped {
+			do = r.a
+		}
+		steps(t, filepath.Join(laptop.Mount, dir), do)
+	})
+	laptop.down()
+
+	running := map[*device]bool{}
+	for _, meeting := range order {
+		var there []*device
+		for _, name := range meeting {
+			there = append(there, devices[name])
+		}
+		for d := range running {
+			if !slices.Contains(there, d) {
+				d.down()
+				delete(running, d)
+			}
+		}
+		for _, d := range there {
+			if !running[d] {
+				d.up()
+				running[d] = true
+			}
+		}
+		eventually(t, 2*time.Minute, fmt.Sprint(meeting, " show one tree"), func() error { return oneRoot(there) })
+	}
+	sameTree(nas, laptop, desktop)
+	every(func(r row, dir string, _ bool) {
+		for _, d := range devices {
+			got := outcome(t, filepath.Join(d.Mount, dir))
+			if !slices.Equal(got, r.want) && (r.or == nil || !slices.Equal(got, r.or)) {
+				t.Errorf("%s (%s): %s shows %q, want %q or %q", r.name, dir, d.Name, got, r.want, r.or)
+			}
+		}
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,8 +28,9 @@ type node struct {
 	actor tree.Actor
 	log   *device.Log
 	keep  int64
-	room  *disk // nil: endless
-	said  said  // its log
+	room  *disk        // nil: endless
+	skew  atomic.Int64 // of its clock, ns
+	said  said         // its log
 	st    *store.Store
 	*Replica
 	stop func()
@@ -106,6 +108,7 @@ func (d *node) open() {
 		Store: d.st, Key: d.key, Actor: d.actor, Members: d.log, Spread: [32]byte{1},
 		Staging: filepath.Join(d.dir, "staging"), Keep: d.keep,
 		Log: slog.New(slog.NewTextHandler(&d.said, nil)),
+		Now: func() time.Time { return time.Now().Add(time.Duration(d.skew.Load())) },
 	}
 	if d.room != nil {
 		cfg.Reserve = d.room.reserve

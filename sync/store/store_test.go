@@ -63,11 +63,15 @@ func matchModel(t *testing.T, rnd *rand.Rand) {
 	dots := []tree.Dot{{Actor: tree.Actor{1}, Ctr: 1}, {Actor: tree.Actor{1}, Ctr: 2}, {Actor: tree.Actor{'b'}, Ctr: 7}}
 	record := func() tree.Record {
 		ino, d := inos[1+rnd.IntN(3)], dots[rnd.IntN(3)]
-		switch rnd.IntN(4) {
+		switch rnd.IntN(5) {
 		case 0:
 			return content(ino, "text", d)
 		case 1:
 			return tree.Record{Key: tree.XattrKey(ino, "user."+names[rnd.IntN(3)]), Dot: d, Value: tree.Xattr{Rank: 1}.Encode()}
+		case 2:
+			snap := tree.Content{Kind: tree.File, Rank: 1, Inline: []byte{byte('0' + rnd.IntN(2))}, Size: 1}
+			l := tree.Link{Parent: inos[rnd.IntN(4)], Name: names[rnd.IntN(4)], Rank: 1, Snap: &snap}
+			return tree.Record{Key: tree.LinkKey(ino, tree.LinkID{}), Dot: d, Value: l.Encode()}
 		default:
 			return link(ino, inos[rnd.IntN(4)], names[rnd.IntN(4)], rnd.IntN(2) == 0, d)
 		}

@@ -97,6 +97,8 @@ func (t *Tx) Apply(ch tree.Change) error {
 			var flags byte
 			if l.Dir {
 				flags = 1
+			}
+			if l.Dir || l.Snap != nil {
 				recount[r.Key.Ino()] = struct{}{}
 			}
 			t.set(placeKey(r.Key, r.Dot, l), []byte{flags})
@@ -124,7 +126,7 @@ func (t *Tx) dropPlace(key []byte, k tree.Key, d tree.Dot, recount map[tree.Ino]
 		}
 		t.delete(placeKey(k, d, l))
 		t.delta.place(k.Ino(), l)
-		if l.Dir {
+		if l.Dir || l.Snap != nil {
 			recount[k.Ino()] = struct{}{}
 		}
 		return nil
@@ -145,7 +147,7 @@ func (t *Tx) dropPlace(key []byte, k tree.Key, d tree.Dot, recount map[tree.Ino]
 	return item.Value(drop)
 }
 
-// recount brings the rows that say "directory" and "more than one content" of
+// recount brings the rows that say "directory" and "conflicted" of
 // ino up to date with its records as this transaction sees them.
 func (t *Tx) recount(ino tree.Ino) error {
 	if t.err != nil {
@@ -184,12 +186,8 @@ type rows struct{ dir, conflict bool }
 
 // rowsOf returns the rows that go with records.
 func rowsOf(recs []tree.Record) (x rows, err error) {
-	contents := 0
 	for _, r := range recs {
-		switch r.Key.Type() {
-		case 'C':
-			contents++
-		case 'L':
+		if r.Key.Type() == 'L' {
 			l, err := tree.DecodeLink(r.Value)
 			if err != nil {
 				return x, fmt.Errorf("%w: link record: %w", ErrDamaged, err)
@@ -197,7 +195,7 @@ func rowsOf(recs []tree.Record) (x rows, err error) {
 			x.dir = x.dir || l.Dir
 		}
 	}
-	x.conflict = contents > 1
+	x.conflict = tree.Conflicted(recs)
 	return x, nil
 }
 

@@ -36,7 +36,7 @@ func (h *history) keeps(d *device, token string, ino Ino, written bool) {
 
 // ended notes the files that d took away with ch. Whatever d knew of that was
 // done to keep them has come to its end, though it was for another content than
-// they showed at last.
+// they showed at last, unless that is still shown elsewhere.
 func (h *history) ended(d *device, ch Change) {
 	gone := map[Ino]bool{}
 	for _, k := range ch.Drop {
@@ -48,7 +48,10 @@ func (h *history) ended(d *device, ch Change) {
 	if len(gone) == 0 {
 		return
 	}
-	for _, acts := range h.acts {
+	for token, acts := range h.acts {
+		if d.shown.contents[token] {
+			continue // as a conflict copy that is a file of its own now, say
+		}
 		for _, a := range acts {
 			if gone[a.ino] && !a.written && d.knows[a.id] {
 				h.removed[a.id] = true

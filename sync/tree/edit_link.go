@@ -80,9 +80,7 @@ func (e *Edit) remove(ms []member) {
 	links := map[*inode][]LinkID{}
 	for _, m := range ms {
 		if m.virtual {
-			for _, d := range m.version.dots {
-				e.drop(Record{Key: ContentKey(m.of.ino), Dot: d})
-			}
+			e.dropVersion(m.of, m.version)
 			continue
 		}
 		links[m.of] = append(append(links[m.of], m.link), m.also...)

@@ -1,5 +1,7 @@
 package tree
 
+import "slices"
+
 // pins says what an operation is about to touch.
 type pins struct {
 	places  []Place             // plain places of groups, and new names
@@ -162,10 +164,7 @@ func (p *pinner) name(m *member, at Place) {
 		}
 		l := o.Link
 		l.Parent, l.Name, l.Copy = p.e.parent(at.Parent, l.Parent), at.Name, true
-		// It may be a sibling that goes now which had the snapshot.
-		if l.Snap = m.of.snapIn(append([]LinkID{m.link}, m.also...)); len(m.of.base) == 0 {
-			l.Snap = m.of.content
-		}
+		l.Snap = m.of.keptSnap(append([]LinkID{m.link}, m.also...)...)
 		p.e.setOne(m, l)
 	}
 }
@@ -201,7 +200,7 @@ func (p *pinner) dir(ino Ino) error {
 // copy gives a conflict copy an inode of its own, unless what it shows is about
 // to be superseded.
 func (p *pinner) copy(n *inode, c *version) {
-	if p.skip != nil && p.skip(n.ino, c.dots[0]) || p.e.v.taken(n.copyIno(c)) {
+	if p.skip != nil && !c.snap && p.skip(n.ino, c.dot()) || p.e.v.taken(n.copyIno(c)) {
 		return
 	}
 	wall := c.Wall
@@ -219,9 +218,49 @@ func (e *Edit) makeReal(n *inode, c *version, wall int64) {
 	name := e.v.finalName(at, ref{ino: ino})
 	e.put(ContentKey(ino), c.Encode())
 	e.put(LinkKey(ino, LinkID{}), Link{Parent: e.parent(at.Parent, first.Parent), Name: name, Rank: 1, LocTime: wall, Copy: name != at.Name}.Encode())
-	for _, d := range c.dots {
-		e.drop(Record{Key: ContentKey(n.ino), Dot: d})
+	e.dropVersion(n, c)
+}
+
+// dropVersion takes the copy c away from n: its C records, and the snapshots that
+// would show it again without them.
+func (e *Edit) dropVersion(n *inode, c *version) {
+	if !c.snap {
+		for _, d := range c.dots {
+			e.drop(Record{Key: ContentKey(n.ino), Dot: d})
+		}
 	}
+	for i := range n.own {
+		l := &n.own[i]
+		if !slices.ContainsFunc(n.snaps(l.id), func(s Content) bool { return s.same(&c.Content) }) {
+			continue
+		}
+		k := KeyDot{LinkKey(n.ino, l.id), e.dot}
+		if v, ok := e.stage.put[k]; ok { // a pin gives it a name, or another copy has gone
+			x, err := DecodeLink(v)
+			if err != nil {
+				e.err = err
+				return
+			}
+			x.Snap = n.keptSnap(l.id)
+			e.put(k.Key, x.Encode())
+			continue
+		}
+		e.touch(n, l, n.keptSnap(l.id))
+	}
+}
+
+// keptSnap is the snapshot that links of n have when they are written again with
+// no change of what they show. It may be a sibling that goes now which had it.
+func (n *inode) keptSnap(ids ...LinkID) *Content {
+	if len(n.base) == 0 {
+		return n.content
+	}
+	for _, s := range n.snaps(ids...) {
+		if s.same(n.content) {
+			return &s
+		}
+	}
+	return nil
 }
 
 // materialise makes the conflict copy x real, with all that this disturbs.
@@ -236,7 +275,7 @@ func (e *Edit) materialise(x virtual) error {
 	if !e.v.off.pinCopies {
 		return nil
 	}
-	if i := n.copyBy(x.dot); i >= 0 {
+	if i := n.copyBy(x); i >= 0 {
 		e.makeReal(n, &n.copies[i], n.copies[i].Wall)
 	}
 	return e.flush()

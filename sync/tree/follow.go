@@ -161,7 +161,7 @@ func (d *delta) addCopies(n *inode) error {
 	}
 	for i := range n.copies {
 		ino := n.copyIno(&n.copies[i])
-		d.v.virtual.set(ino, virtual{n.ino, n.copies[i].dots[0]})
+		d.v.virtual.set(ino, virtual{n.ino, n.copies[i].dot(), n.copies[i].snap})
 		if err := d.markForged(ino); err != nil {
 			return err
 		}

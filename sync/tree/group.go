@@ -58,9 +58,12 @@ func (m *member) compare(o *member) int {
 // origin is what the conflict name of m is made from.
 func (v *View) origin(m *member) origin {
 	o := origin{label: v.actorLabel(m.dot.Actor), wall: m.wall, dir: m.dir}
-	if m.virtual {
+	switch {
+	case m.virtual && m.version.snap:
+		o.id = hash("name", []byte(LinkKey(m.of.ino, LinkID{})), dotBytes(m.dot))
+	case m.virtual:
 		o.id = hash("name", []byte(ContentKey(m.of.ino)), dotBytes(m.dot))
-	} else {
+	default:
 		o.id = hash("name", []byte(LinkKey(m.ino, m.link)))
 	}
 	return o
@@ -190,7 +193,7 @@ func (v *View) members(ms []member, n *inode, p Place) []member {
 		if v.taken(n.copyIno(c)) {
 			continue
 		}
-		ms = append(ms, member{ref: ref{ino: n.copyIno(c)}, virtual: true, of: n, version: c, wall: c.Wall, dot: c.dots[0]})
+		ms = append(ms, member{ref: ref{ino: n.copyIno(c)}, virtual: true, of: n, version: c, wall: c.Wall, dot: c.dot()})
 	}
 	return ms
 }

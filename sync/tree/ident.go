@@ -134,6 +134,14 @@ func copyIno(ino Ino, dot Dot) Ino {
 	return makeIno(tag, hash("m", []byte(ContentKey(ino)), dotBytes(dot)))
 }
 
+// snapIno names the conflict copy of ino that shows the snapshot of the link that
+// dot wrote.
+func snapIno(ino Ino, dot Dot) Ino {
+	var tag [8]byte
+	copy(tag[:], ino[:8])
+	return makeIno(tag, hash("ms", []byte(ContentKey(ino)), dotBytes(dot)))
+}
+
 // freshLinkID names the n-th link made by call index of the batch dot.
 func freshLinkID(dot Dot, index, n uint64) (l LinkID) {
 	h := hash("l", dotBytes(dot), numBytes(index), numBytes(n))

@@ -30,17 +30,26 @@ type link struct {
 	dot Dot
 }
 
-// version is one content and the C records that say the same.
+// version is one content and the C records that say the same, or a snapshot that
+// no C record can have been written over.
 type version struct {
 	Content
-	dots []Dot // best first; the first names the copy
+	dots []Dot // best first; the first names the copy. Of a snapshot: the one of its link
+	snap bool
 }
+
+func (v *version) dot() Dot { return v.dots[0] }
 
 // visible reports whether a file has a name and something to show under it.
 func (n *inode) visible() bool { return n.content != nil && len(n.own) > 0 }
 
 // copyIno names the copy that shows version v.
-func (n *inode) copyIno(v *version) Ino { return copyIno(n.ino, v.dots[0]) }
+func (n *inode) copyIno(v *version) Ino {
+	if v.snap {
+		return snapIno(n.ino, v.dot())
+	}
+	return copyIno(n.ino, v.dot())
+}
 
 // beats is the order of every register: alive before deleted, then rank, wall,
 // actor, counter.
@@ -58,9 +67,7 @@ func sortOut(ino Ino, records []Record) *inode {
 		n.dir = ino == Root
 		return n
 	}
-	var all []version
-	var snap *Content
-	var snapDot Dot
+	var all, snaps []version
 	for _, r := range records {
 		switch r.Key.Type() {
 		case TypeLink:
@@ -69,8 +76,8 @@ func sortOut(ino Ino, records []Record) *inode {
 			if !ok || err != nil || l.Dir && id != (LinkID{}) {
 				continue
 			}
-			if s := l.Snap; s != nil && (snap == nil || beats(false, false, s.Rank, snap.Rank, s.Wall, snap.Wall, r.Dot, snapDot)) {
-				snap, snapDot = s, r.Dot
+			if l.Snap != nil {
+				snaps = append(snaps, version{*l.Snap, []Dot{r.Dot}, true})
 			}
 			last := len(n.own) - 1
 			if last < 0 || n.own[last].id != id {
@@ -80,7 +87,7 @@ func sortOut(ino Ino, records []Record) *inode {
 			}
 		case TypeContent:
 			if c, err := DecodeContent(r.Value); err == nil && r.Key.Sub() == "" {
-				all = append(all, version{c, []Dot{r.Dot}})
+				all = append(all, version{c, []Dot{r.Dot}, false})
 			}
 		}
 	}
@@ -89,36 +96,83 @@ func sortOut(ino Ino, records []Record) *inode {
 		return n
 	}
 	n.own = slices.DeleteFunc(n.own, func(l link) bool { return l.Deleted })
-	if len(all) == 0 {
-		if snap != nil {
-			n.content, n.author = snap, snapDot.Actor
-		}
-		return n
-	}
-	n.classify(all)
+	n.classify(all, snaps)
 	return n
 }
 
-// classify sets content, base, author and copies from all C records.
-func (n *inode) classify(all []version) {
-	if len(all) > 1 {
-		slices.SortFunc(all, func(a, b version) int {
-			if beats(false, false, a.Rank, b.Rank, a.Wall, b.Wall, a.dots[0], b.dots[0]) {
-				return -1
-			}
-			return 1
-		})
-	}
+// classify sets content, base, author and copies from all C records and
+// snapshots.
+func (n *inode) classify(all, snaps []version) {
+	sortVersions(all)
+	sortVersions(snaps)
 	kept := all[:0]
 	for _, v := range all {
 		i := slices.IndexFunc(kept, func(k version) bool { return k.same(&v.Content) })
 		if i < 0 {
 			kept = append(kept, v)
 		} else {
-			kept[i].dots = append(kept[i].dots, v.dots[0])
+			kept[i].dots = append(kept[i].dots, v.dot())
 		}
 	}
-	n.content, n.base, n.author, n.copies = &kept[0].Content, kept[0].dots, kept[0].dots[0].Actor, kept[1:]
+	// A write outranks what it is written over, so nobody has written over the
+	// snapshots of the highest rank.
+	for _, s := range snaps {
+		top := len(kept) == 0 || s.Rank >= kept[0].Rank && s.Rank == snaps[0].Rank
+		if top && !slices.ContainsFunc(kept, func(k version) bool { return k.same(&s.Content) }) {
+			kept = append(kept, s)
+		}
+	}
+	if len(kept) == 0 {
+		return
+	}
+	n.content, n.author, n.copies = &kept[0].Content, kept[0].dot().Actor, kept[1:]
+	if !kept[0].snap {
+		n.base = kept[0].dots
+	}
+}
+
+// sortVersions sorts the best to the front.
+func sortVersions(vs []version) {
+	if len(vs) < 2 {
+		return
+	}
+	slices.SortFunc(vs, func(a, b version) int {
+		if beats(false, false, a.Rank, b.Rank, a.Wall, b.Wall, a.dot(), b.dot()) {
+			return -1
+		}
+		return 1
+	})
+}
+
+// Conflicted reports whether records, all of one inode, say more than one thing
+// of its content, so that it may have conflict copies. What does not decode says
+// nothing.
+func Conflicted(records []Record) bool {
+	contents := 0
+	var said []Content
+	differs := func(c Content) bool {
+		said = append(said, c)
+		return !said[0].same(&c)
+	}
+	for _, r := range records {
+		switch r.Key.Type() {
+		case TypeContent:
+			if contents++; contents > 1 {
+				return true
+			}
+			if c, err := DecodeContent(r.Value); err == nil && r.Key.Sub() == "" && differs(c) {
+				return true
+			}
+		case TypeLink:
+			if _, ok := r.Key.link(); !ok {
+				continue
+			}
+			if l, err := DecodeLink(r.Value); err == nil && l.Snap != nil && differs(*l.Snap) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // attrs is what the A, M and X records of an inode say.
@@ -182,20 +236,18 @@ func (n *inode) snapshot() *Content {
 	return &c
 }
 
-// snapIn is the best snapshot in the records of the links given, or nil.
-func (n *inode) snapIn(ids []LinkID) (snap *Content) {
-	var dot Dot
+// snaps returns the snapshots in the records of the links given.
+func (n *inode) snaps(ids ...LinkID) (all []Content) {
 	for _, r := range n.records {
 		id, ok := r.Key.link()
 		if !ok || !slices.Contains(ids, id) {
 			continue
 		}
-		l, err := DecodeLink(r.Value)
-		if s := l.Snap; err == nil && s != nil && (snap == nil || beats(false, false, s.Rank, snap.Rank, s.Wall, snap.Wall, r.Dot, dot)) {
-			snap, dot = s, r.Dot
+		if l, err := DecodeLink(r.Value); err == nil && l.Snap != nil {
+			all = append(all, *l.Snap)
 		}
 	}
-	return snap
+	return all
 }
 
 // cached reads inodes of a State and, if m is set, keeps them.

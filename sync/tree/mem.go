@@ -180,34 +180,26 @@ func (m *Mem) Children(parent Ino) ([]Ino, error) {
 
 // Dirs implements [State].
 func (m *Mem) Dirs(fn func(Ino) error) error {
-	return m.each(fn, func(r Record) int {
-		if _, ok := r.Key.link(); ok {
-			if l, err := DecodeLink(r.Value); err == nil && l.Dir {
-				return 1
+	return m.each(fn, func(rs []Record) bool {
+		return slices.ContainsFunc(rs, func(r Record) bool {
+			if _, ok := r.Key.link(); !ok {
+				return false
 			}
-		}
-		return 0
-	}, 1)
+			l, err := DecodeLink(r.Value)
+			return err == nil && l.Dir
+		})
+	})
 }
 
 // Conflicted implements [State].
 func (m *Mem) Conflicted(fn func(Ino) error) error {
-	return m.each(fn, func(r Record) int {
-		if r.Key.Type() == TypeContent {
-			return 1
-		}
-		return 0
-	}, 2)
+	return m.each(fn, Conflicted)
 }
 
-// each calls fn for the inodes whose records count at least to least.
-func (m *Mem) each(fn func(Ino) error, count func(Record) int, least int) error {
+// each calls fn for the inodes whose records are such.
+func (m *Mem) each(fn func(Ino) error, such func([]Record) bool) error {
 	for ino, rs := range m.recs {
-		n := 0
-		for _, r := range rs {
-			n += count(r)
-		}
-		if n < least {
+		if !such(rs) {
 			continue
 		}
 		if err := fn(ino); err != nil {

@@ -124,18 +124,21 @@ func (v *View) copyNode(c *cached, ino Ino, from virtual) (Node, error) {
 	if err != nil {
 		return Node{}, err
 	}
-	i := n.copyBy(from.dot)
+	i := n.copyBy(from)
 	if i < 0 {
 		return Node{}, fs.ErrNotExist
 	}
 	x := fileNode(ino, &n.copies[i].Content)
-	x.Base, x.Author, x.Conflict = slices.Clone(n.copies[i].dots), from.dot.Actor, true
+	x.Author, x.Conflict = from.dot.Actor, true
+	if !from.snap {
+		x.Base = slices.Clone(n.copies[i].dots)
+	}
 	at := v.rendered(&n.own[0].Link)
 	x.Parent, x.Name = at.Parent, v.finalName(at, ref{ino: ino})
 	return x, nil
 }
 
-// copyBy returns the index of the copy that dot names, or -1.
-func (n *inode) copyBy(dot Dot) int {
-	return slices.IndexFunc(n.copies, func(c version) bool { return c.dots[0] == dot })
+// copyBy returns the index of the copy that x is, or -1.
+func (n *inode) copyBy(x virtual) int {
+	return slices.IndexFunc(n.copies, func(c version) bool { return c.dot() == x.dot && c.snap == x.snap })
 }

@@ -14,7 +14,7 @@ type State interface {
 	Children(parent Ino) ([]Ino, error)
 	// Dirs calls fn for each inode with any L record that has the dir flag.
 	Dirs(fn func(Ino) error) error
-	// Conflicted calls fn for each inode with more than one C record.
+	// Conflicted calls fn for each inode of whose records [Conflicted] is true.
 	Conflicted(fn func(Ino) error) error
 }
 

@@ -33,8 +33,9 @@ type rules struct {
 
 // virtual is where a conflict copy comes from.
 type virtual struct {
-	of  Ino
-	dot Dot
+	of   Ino
+	dot  Dot
+	snap bool // see version
 }
 
 // NewView reads from s what the view keeps in memory: every directory, every
