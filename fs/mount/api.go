@@ -15,6 +15,12 @@ type Tree interface {
 	Node(ino tree.Ino) (tree.Node, error)
 	// List returns a directory's entries, sorted by name.
 	List(dir tree.Ino) ([]tree.Entry, error)
+	// ListNodes is List with the inodes of the entries, or none if there are more
+	// than most, and what Changes returned then.
+	ListNodes(dir tree.Ino, most int) (entries []tree.Entry, nodes []tree.Node, changes uint64, err error)
+	// Changes returns a number that grows with each change of what is shown, before
+	// the change can be seen.
+	Changes() uint64
 	// Path returns the path of an inode's first link from the root, "/a/b".
 	Path(ino tree.Ino) (string, error)
 	// Conflicts returns every conflict copy, sorted by path.

@@ -2,6 +2,7 @@ package mount
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -447,5 +448,57 @@ func TestRemovedBeforeTheKernelKnows(t *testing.T) {
 	r.pull(t, o)
 	if _, err := os.ReadFile(r.path("f")); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
+	}
+}
+
+// TestRemoteChangeWhileListing: what readdirplus says of an entry is how it is
+// then, and not how it was when the listing began.
+func TestRemoteChangeWhileListing(t *testing.T) {
+	r := newRig(t)
+	o := r.fork(t)
+	dir, err := o.Mkdir(tree.Root, "many", 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const many = 500 // far more than the kernel asks for at once
+	name := func(i int) string { return fmt.Sprintf("%04d %s", i, strings.Repeat("x", 50)) }
+	for i := range many {
+		if _, err := o.Create(dir.Ino, name(i), r.content(t, "before")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.pullFrom(t, o)
+	f, err := os.Open(r.path("many"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if l, err := f.ReadDir(1); err != nil || l[0].Name() != name(0) {
+		t.Fatal(l, err)
+	}
+	stat(t, r.path("many", name(0))) // so that the kernel goes on asking for attributes
+	changed := func(i int) bool { return i%2 == 0 }
+	for i := range many {
+		if !changed(i) {
+			err = o.Unlink(dir.Ino, name(i))
+		} else if n, e := o.Lookup(dir.Ino, name(i)); e == nil {
+			_, err = o.Write(n.Ino, n.Base, r.content(t, "and after"), false)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.pullFrom(t, o)
+	if l, err := f.ReadDir(-1); err != nil || len(l) < many/2 {
+		t.Fatalf("%d entries, %v", len(l), err)
+	}
+	for i := range many {
+		st, err := os.Lstat(r.path("many", name(i)))
+		switch {
+		case !changed(i) && !os.IsNotExist(err):
+			t.Errorf("entry %d, which was removed: %v", i, err)
+		case changed(i) && (err != nil || st.Size() != int64(len("and after"))):
+			t.Errorf("entry %d, which was changed: %v, %v", i, st, err)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,16 +18,17 @@ import (
 // device is one device's tree in memory, over the real records, view and
 // edits. It leaves out the database, signatures and the network.
 type device struct {
-	mu     sync.RWMutex
-	actor  tree.Actor
-	mem    *tree.Mem
-	view   *tree.View
-	ctr    uint64
-	index  uint64
-	ops    int // in the open batch
-	locals map[tree.Ino]Local
-	drafts map[tree.Ino]tree.Draft
-	syncs  int
+	mu      sync.RWMutex
+	actor   tree.Actor
+	mem     *tree.Mem
+	view    *tree.View
+	ctr     uint64
+	index   uint64
+	ops     int // in the open batch
+	locals  map[tree.Ino]Local
+	drafts  map[tree.Ino]tree.Draft
+	syncs   int
+	changes atomic.Uint64
 
 	subMu sync.Mutex
 	subs  []*func(tree.Affected)
@@ -66,6 +68,7 @@ func (d *device) pull(tb testing.TB, other *device) {
 	for a, ctr := range other.mem.Vector() {
 		d.mem.Advance(tree.Dot{Actor: a, Ctr: ctr})
 	}
+	d.changes.Add(1)
 	aff, err := p.Done()
 	if err != nil {
 		tb.Fatal(err)
@@ -115,6 +118,7 @@ func (d *device) edit(fn func(*tree.Edit) error) (tree.Affected, error) {
 	}
 	d.mem.Apply(ch)
 	d.mem.Advance(dot)
+	d.changes.Add(1)
 	return p.Done()
 }
 
@@ -152,6 +156,15 @@ func (d *device) List(dir tree.Ino) ([]tree.Entry, error) {
 	defer d.mu.RUnlock()
 	return d.view.List(dir)
 }
+
+func (d *device) ListNodes(dir tree.Ino, most int) ([]tree.Entry, []tree.Node, uint64, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	es, nodes, err := d.view.ListNodes(dir, most)
+	return es, nodes, d.changes.Load(), err
+}
+
+func (d *device) Changes() uint64 { return d.changes.Load() }
 
 func (d *device) Path(ino tree.Ino) (string, error) {
 	d.mu.RLock()

@@ -272,6 +272,7 @@ func (r *Replica) changeLocked(ch tree.Change, also func(*store.Tx) error) (aff 
 	for ino, s := range spots {
 		r.gone.add(ino, s)
 	}
+	r.changes.Add(1)
 	if aff, err = p.Done(); err != nil {
 		r.broken = true
 		return aff, fmt.Errorf("%w: %w", ErrBroken, err)

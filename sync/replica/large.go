@@ -134,6 +134,7 @@ func (r *Replica) carryOutLocked(ch tree.Change) (aff tree.Affected, err error) 
 			r.between()
 		}
 	}
+	r.changes.Add(1)
 	if aff, err = p.Done(); err != nil {
 		return aff, fmt.Errorf("%w: %w", ErrBroken, err)
 	}

@@ -39,6 +39,19 @@ func (r *Replica) List(dir tree.Ino) ([]tree.Entry, error) {
 	return r.view.List(dir)
 }
 
+// ListNodes is List with the inodes of the entries, unless there are more than
+// most, and what [Replica.Changes] was then.
+func (r *Replica) ListNodes(dir tree.Ino, most int) (es []tree.Entry, nodes []tree.Node, changes uint64, err error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	es, nodes, err = r.view.ListNodes(dir, most)
+	return es, nodes, r.changes.Load(), err
+}
+
+// Changes returns a number that grows with each change of what is shown, before
+// the change can be seen.
+func (r *Replica) Changes() uint64 { return r.changes.Load() }
+
 // Path returns the path of an inode's first link from the root.
 func (r *Replica) Path(ino tree.Ino) (string, error) {
 	r.mu.RLock()
@@ -142,6 +155,7 @@ func (r *Replica) editLocked(fn func(*tree.Edit) error, also func(*store.Tx) err
 	}
 	r.open.add(touch, ch)
 	r.touchSpans(ch)
+	r.changes.Add(1)
 	if aff, err = p.Done(); err != nil {
 		r.broken = true
 		return aff, fmt.Errorf("%w: %w", ErrBroken, err)

@@ -40,6 +40,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/roamfs/roamfs/peer/device"
@@ -87,6 +88,8 @@ type Replica struct {
 	log *slog.Logger
 
 	dirty chan struct{} // 1: the open batch has something
+
+	changes atomic.Uint64 // see Changes; grows with mu held
 
 	mu      sync.RWMutex
 	view    *tree.View

@@ -252,8 +252,9 @@ func (n *inode) snaps(ids ...LinkID) (all []Content) {
 
 // cached reads inodes of a State and, if m is set, keeps them.
 type cached struct {
-	s State
-	m map[Ino]*inode
+	s    State
+	m    map[Ino]*inode
+	most int // inodes that m may have; 0: all
 }
 
 func (c *cached) get(ino Ino) (*inode, error) {
@@ -265,7 +266,7 @@ func (c *cached) get(ino Ino) (*inode, error) {
 		return nil, fmt.Errorf("records of inode %v: %w", ino, err)
 	}
 	n := sortOut(ino, rs)
-	if c.m != nil {
+	if c.m != nil && (c.most == 0 || len(c.m) < c.most) {
 		c.m[ino] = n
 	}
 	return n, nil

@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"fmt"
 	"io/fs"
 	"slices"
 )
@@ -49,8 +50,27 @@ func Labels(label func(Actor) string) Option { return func(v *View) { v.label = 
 
 // Node returns the inode as it is shown, a conflict copy by the inode that its
 // [Entry] has, or fs.ErrNotExist if no name shows it.
-func (v *View) Node(ino Ino) (Node, error) {
+func (v *View) Node(ino Ino) (Node, error) { return v.node(v.reads(), ino) }
+
+// ListNodes is [View.List] with the inode of each entry, in the same order, or
+// none of a directory with more than most entries. It reads what both need once.
+func (v *View) ListNodes(dir Ino, most int) ([]Entry, []Node, error) {
 	c := v.reads()
+	c.m, c.most = map[Ino]*inode{}, most
+	es, err := v.list(c, dir)
+	if err != nil || len(es) > most {
+		return es, nil, err
+	}
+	nodes := make([]Node, len(es))
+	for i := range es {
+		if nodes[i], err = v.node(c, es[i].Ino); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", es[i].Name, err)
+		}
+	}
+	return es, nodes, nil
+}
+
+func (v *View) node(c *cached, ino Ino) (Node, error) {
 	if x, ok := v.virtual.get(ino); ok && !v.taken(ino) {
 		return v.copyNode(c, ino, x)
 	}

@@ -117,8 +117,9 @@ func (v *View) Lookup(dir Ino, name string) (Entry, error) {
 }
 
 // List returns all that dir shows, sorted by name. Errors are those of Lookup.
-func (v *View) List(dir Ino) ([]Entry, error) {
-	c := v.reads()
+func (v *View) List(dir Ino) ([]Entry, error) { return v.list(v.reads(), dir) }
+
+func (v *View) list(c *cached, dir Ino) ([]Entry, error) {
 	if err := v.isDir(c, dir); err != nil {
 		return nil, err
 	}
