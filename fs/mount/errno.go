@@ -29,6 +29,7 @@ var errnos = []struct {
 	{tree.ErrNoXattr, syscall.ENODATA},
 	{tree.ErrTooManyLinks, syscall.EMLINK},
 	{tree.ErrTooBig, syscall.E2BIG},
+	{errStale, syscall.ESTALE},
 	{fs.ErrNotExist, syscall.ENOENT},
 	{fs.ErrExist, syscall.EEXIST},
 	{fs.ErrPermission, syscall.EPERM},

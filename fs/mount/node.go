@@ -54,9 +54,18 @@ func (n *node) now() (tree.Node, error) {
 			t.NLink = 0
 			return n.last(t), nil
 		}
+		if n.kind != tree.Dir {
+			return t, errStale
+		}
 	}
 	return t, err
 }
+
+// errStale is the answer for a file that another device has removed while the
+// kernel still knows its name. The kernel then looks the name up again, and
+// goes on with what is there now: a save by rename replaces a file by another
+// one, and whoever opens it meanwhile must not be told that there is none.
+var errStale = errors.New("the name shows another file")
 
 // last returns t with the size that the open files of n have; the caller holds mu.
 func (n *node) last(t tree.Node) tree.Node {

@@ -138,6 +138,7 @@ func (r *Replica) editLocked(fn func(*tree.Edit) error, also func(*store.Tx) err
 	}
 	for _, ino := range deleted {
 		r.gone.forget(ino)
+		r.replacing.remove(ino)
 	}
 	r.open.add(touch, ch)
 	r.touchSpans(ch)
@@ -195,7 +196,16 @@ func (r *Replica) Rmdir(parent tree.Ino, name string) error {
 
 // Rename moves an entry as rename(2) does; noReplace and exchange as in renameat2(2).
 func (r *Replica) Rename(op tree.Ino, on string, np tree.Ino, nn string, noReplace, exchange bool) error {
-	return r.remove(func(e *tree.Edit) error { return e.Rename(op, on, np, nn, noReplace, exchange) })
+	return r.remove(func(e *tree.Edit) error {
+		replaced := r.replacedLocked(op, on, np, nn, exchange)
+		err := e.Rename(op, on, np, nn, noReplace, exchange)
+		if err == nil {
+			for _, ino := range replaced {
+				r.replacing.add(ino)
+			}
+		}
+		return err
+	})
 }
 
 // Chmod sets the permission bits (07777).
@@ -255,6 +265,7 @@ func (r *Replica) Write(ino tree.Ino, base []tree.Dot, c tree.Content, dropDraft
 	if len(aff.Entries) > 0 { // it met a version that it had not seen: a conflict copy
 		r.tell(aff)
 	}
+	r.replacing.remove(ino)
 	r.wrote(n.Ino)
 	return n, nil
 }
@@ -283,6 +294,7 @@ func (r *Replica) DropDraft(ino tree.Ino) error {
 	err := r.st.Update(func(tx *store.Tx) error { return r.dropDraft(tx, ino) })
 	if err == nil {
 		r.gone.dropDraft(ino)
+		r.replacing.remove(ino)
 	}
 	return err
 }

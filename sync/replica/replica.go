@@ -112,6 +112,8 @@ type Replica struct {
 	saving   sync.Mutex // held while the members are saved
 	words    words      // what other devices said they know
 
+	replacing replacing // has a lock of its own
+
 	between func() // tests: called between two transactions of one adoption, with mu held
 }
 
@@ -239,19 +241,27 @@ func (r *Replica) Run(ctx context.Context) error {
 
 // settle waits for the end of a burst of operations: quiet for 10 ms, or the
 // batch full, or half a second in all. A single operation reaches the other
-// devices at once; an import travels in batches.
+// devices at once; an import travels in batches. See replace.go for what it waits
+// for longer.
 func (r *Replica) settle(ctx context.Context) {
-	deadline := time.After(500 * time.Millisecond)
+	begin := time.Now()
 	for last := r.openSize(); ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-deadline:
-			return
 		case <-time.After(10 * time.Millisecond):
 		}
-		now := r.openSize()
-		if now == last || now >= batchRecords {
+		now, took := r.openSize(), time.Since(begin)
+		content, drafts := r.owes()
+		switch {
+		case now >= batchRecords || took >= draftsWait:
+			r.replacing.clear() // there is no more waiting for these
+			return
+		case drafts:
+		case took >= burst:
+			r.replacing.clear()
+			return
+		case now == last && !content:
 			return
 		}
 		last = now
