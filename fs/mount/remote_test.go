@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"errors"
 	"io"
 	"os"
 	"slices"
@@ -380,5 +381,71 @@ func TestWriteToReplacedVersion(t *testing.T) {
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestReplacedBeforeTheKernelKnows: a program that opens a name, or asks for it,
+// finds the file that another device has put there, also while the kernel still
+// takes the name for the old one.
+func TestReplacedBeforeTheKernelKnows(t *testing.T) {
+	for name, use := range map[string]func(path string) error{
+		"open": func(path string) error {
+			b, err := os.ReadFile(path)
+			if err == nil && string(b) != "new" {
+				err = errors.New(string(b))
+			}
+			return err
+		},
+		"open for writing": func(path string) error { return os.WriteFile(path, []byte("newer"), 0o644) },
+		"stat": func(path string) error {
+			return unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_FORCE_SYNC, unix.STATX_ALL, &unix.Statx_t{})
+		},
+		"chmod":        func(path string) error { return os.Chmod(path, 0o600) },
+		"truncate":     func(path string) error { return os.Truncate(path, 1) },
+		"set an xattr": func(path string) error { return unix.Setxattr(path, "user.x", []byte("v"), 0) },
+		"get an xattr": func(path string) error {
+			if _, err := unix.Getxattr(path, "user.x", nil); !errors.Is(err, unix.ENODATA) {
+				return err
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			write(t, r.path("f"), "old")
+			r.settled(t)
+			o := r.fork(t)
+			stat(t, r.path("f"))
+			if _, err := o.Create(tree.Root, "tmp", r.content(t, "new")); err != nil {
+				t.Fatal(err)
+			}
+			if err := o.Rename(tree.Root, "tmp", tree.Root, "f", false, false); err != nil {
+				t.Fatal(err)
+			}
+			subs := r.subs
+			r.subs = nil // the kernel is told nothing
+			r.pull(t, o)
+			r.subs = subs
+			if err := use(r.path("f")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestRemovedBeforeTheKernelKnows: there is no such file then.
+func TestRemovedBeforeTheKernelKnows(t *testing.T) {
+	r := newRig(t)
+	write(t, r.path("f"), "old")
+	r.settled(t)
+	o := r.fork(t)
+	stat(t, r.path("f"))
+	if err := o.Unlink(tree.Root, "f"); err != nil {
+		t.Fatal(err)
+	}
+	r.subs = nil // the kernel is told nothing
+	r.pull(t, o)
+	if _, err := os.ReadFile(r.path("f")); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
 	}
 }
