@@ -18,7 +18,9 @@
 // read from the tree before the change arrives before the name is dropped. The
 // listing and the attributes of a directory are dropped after its names, and those of
 // an inode after a notification for a name that cannot exist in its directory, for the same
-// reason. An open that crosses a change is done over.
+// reason. An open that crosses a change is done over. A request for a file that is
+// gone, while the kernel still knows its name, is answered with ESTALE: the kernel
+// looks the name up again and goes on with what it shows now.
 //
 // A file that another device replaces while a program has it open behaves as if
 // the new version had been renamed over it: the open descriptors and mappings

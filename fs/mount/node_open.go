@@ -2,7 +2,6 @@ package mount
 
 import (
 	"context"
-	iofs "io/fs"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -149,5 +148,5 @@ func (n *node) share(h *handle) (fuseFlags uint32, err error) {
 			return fuse.FOPEN_KEEP_CACHE, nil
 		}
 	}
-	return 0, iofs.ErrNotExist
+	return 0, errStale
 }

@@ -10,7 +10,8 @@
 // it is signed, and only after the database is synced does either leave the
 // process, so that no dot that another device has seen can be given out again.
 // An operation that undoes another of the same batch leaves no trace; a batch
-// that comes to nothing is not published. One operation that changes very many
+// that comes to nothing is not published. A batch that puts a file in the place of
+// another waits for its content (replace.go). One operation that changes very many
 // records is a commit of its own (large.go says how large one can be).
 //
 // # Adoption

@@ -41,8 +41,8 @@
 // unique half of a file hashes dot and a running number; that of a directory
 // hashes parent and name, if the inode that gives is not in use, so that a
 // directory made twice at one place is one directory; that of a conflict copy
-// hashes its origin and the dot of the content, so that it is the same before
-// and after it becomes real, everywhere. Hashes are BLAKE3-256 of "roamfs/tree "
+// hashes its origin and the dot of the content (of the link, if a snapshot has
+// the content), so that it is the same before and after it becomes real, everywhere. Hashes are BLAKE3-256 of "roamfs/tree "
 // ‖ domain ‖ each part after its uvarint length. A first byte of 0xff becomes
 // 0x7f. [Root] is zero.
 //
@@ -58,14 +58,16 @@
 //  4. A file shows the winner of C; without any, the best snapshot in its links
 //     (by rank, wall, dot); without any, nothing. Every other content that
 //     differs is a conflict copy beside the primary name, which is the one with
-//     the lowest LinkID. Siblings that say the same are one.
+//     the lowest LinkID. Siblings that say the same are one. A snapshot of the
+//     highest rank that anything of the inode has is such a content as well: a
+//     write outranks what it is written over, so nobody has written over this.
 //  5. A directory is shown if it is not deleted, or if it has something to show.
 //  6. All that want one name in one directory are a group, ordered: directories,
 //     then links before conflict copies, then older first, then by inode and
 //     LinkID. The first keeps the name. Files that show the same as an earlier
 //     one hide behind it. The others get "stem (conflict DEVICE DATE hex).ext",
-//     with as many digits of a hash of link key, or content key and dot, as make
-//     it free; plain names go before made-up ones, and those go by plain name.
+//     with as many digits of a hash of link key, or content key and dot, or first
+//     link key and dot of a snapshot, as make it free; plain names go before made-up ones, and those go by plain name.
 //
 // # Edit
 //
@@ -77,6 +79,8 @@
 //   - snap: a renamed or new link carries a snapshot, so that a delete which has
 //     not seen it does not take the content away. So does the link that is
 //     touched when another name of the inode goes, and when an xattr changes.
+//     When a conflict copy goes or becomes real, so do the snapshots that say the
+//     same, or it would come back from them.
 //   - skeleton: a removed directory leaves its link, marked deleted, and its A,
 //     M and X records. If others have put something into it, it is shown again.
 //   - pin: before an operation, in the same batch, whatever it could disturb is

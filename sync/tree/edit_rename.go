@@ -9,9 +9,9 @@ import "io/fs"
 // [ErrName], fs.ErrPermission (into Recovered, or Recovered itself).
 //
 // A program that saves by writing a new file and renaming it over the old one
-// replaces the inode here. To tunnel such a save into a write of the old inode,
-// which would let it meet a concurrent rename or delete as an edit does, replace
-// is the place.
+// replaces the inode. A concurrent edit of the old one is a conflict copy then, a
+// concurrent rename keeps the old content under the new name, a concurrent mode
+// is lost with the old file. Package replica says why the save is not made a write of the old inode.
 func (e *Edit) Rename(op Ino, on string, np Ino, nn string, noReplace, exchange bool) error {
 	return e.do(func() error {
 		m := move{e: e, from: Place{op, on}, to: Place{np, nn}, exchange: exchange}

@@ -103,8 +103,8 @@ func TestGoldenIdentities(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "identities", fmt.Sprintf("file %v\ndir %v\nfresh dir %v\ncopy %v\nlink %x\nname %s\n",
-		fileIno(Root, testDot, 1, 2), dirIno(testIno, "d"), freshDirIno(testIno, testDot, 1, 2), copyIno(testIno, testDot), freshLinkID(testDot, 1, 2), name))
+	golden(t, "identities", fmt.Sprintf("file %v\ndir %v\nfresh dir %v\ncopy %v\nsnapshot copy %v\nlink %x\nname %s\n",
+		fileIno(Root, testDot, 1, 2), dirIno(testIno, "d"), freshDirIno(testIno, testDot, 1, 2), copyIno(testIno, testDot), snapIno(testIno, testDot), freshLinkID(testDot, 1, 2), name))
 }
 
 func TestCheckRefuses(t *testing.T) {
