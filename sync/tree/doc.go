@@ -116,14 +116,17 @@
 // that are years apart, joins of any two, writes on what was opened long before,
 // devices restored from old images. After every step it checks all this, and
 // that the view which followed the change is like one made from scratch. A
-// history takes 0.6 ms of a core; two free cores (AMD EPYC) play about 180000 a
-// minute. The first 500000 hold:
+// history takes 0.7 ms of a core; two free cores (AMD EPYC) play about 180000 a
+// minute. The first 1000000 hold, run in three parts:
 //
-//	go test ./sync/tree -run TestHistories -histories 500000 -timeout 1h
+//	go test ./sync/tree -run TestHistories -history-seed 1 -histories 350000 -timeout 1h
+//	go test ./sync/tree -run TestHistories -history-seed 350001 -histories 350000 -timeout 1h
+//	go test ./sync/tree -run TestHistories -history-seed 700001 -histories 300000 -timeout 1h
 //
-// One history is known that breaks I5, -history-seed 569326 -histories 1: a content
-// which a file shows through the snapshot of its link alone is not shown any more
-// when a device that has not seen it writes to the file.
+// One gap is known that no history has met: ranks say only that a snapshot of
+// the highest rank is not written over. One of a lower rank counts as written
+// over, also if all that outranks it comes from a device that wrote several
+// times without seeing it.
 //
 // TestRulesAreNeeded leaves out one rule of Edit after the other, and the new
 // actor of a restored device; each time some history breaks an invariant.
