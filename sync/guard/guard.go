@@ -1,0 +1,441 @@
+// Package guard decides whether what another device did to the tree is mass
+// damage: whether it removes or rewrites so much that a person should say that
+// it was meant. It is pure: no input or output, no clock, no locks.
+//
+// # What counts
+//
+// An [Account] is about one author. It has what of the tree that author has
+// taken away and not given back, each file once, with the records that it had
+// before. Commits are small and many, so no single one tells anything: an account covers
+// all that came within [Window], whether in a second or in an hour.
+//
+//   - A file is removed when the last of its names goes, a directory when it is
+//     marked deleted. A move is neither: the link stays and says another place.
+//   - A file is rewritten when it shows another content than before. A new file
+//     that takes the name of a removed one is a rewrite of that: programs save
+//     by rename, and git removes before it writes.
+//   - What comes back as it was, under its inode or at its place, is taken off.
+//   - What the author itself made or wrote within Window does not count: a file
+//     that comes and goes is no loss, one that is written over and over is rewritten once.
+//
+// # When it is too much
+//
+// With a share of s percent ([Limits]): more than s percent of the names of the
+// tree removed and more than [Floor] of them, or more than twice s percent of the names
+// rewritten and more than Floor. The tree is that of the device that judges, as it
+// was before the damage. To a device whose tree is empty nothing is damage.
+//
+// Only adding is never too much. What is: the first checkout of another branch that rewrites
+// a fifth of everything there is; a deliberate rm -rf of a tenth. That costs one answer.
+package guard
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/roamfs/roamfs/sync/manifest"
+	"github.com/roamfs/roamfs/sync/tree"
+)
+
+const (
+	// Floor is how many files may be removed, and how many rewritten, in any tree.
+	Floor = 1000
+	// Share is the default of Limits.Share, in percent.
+	Share = 10
+	// Window is for how long what an author did is added up.
+	Window = time.Hour
+)
+
+// Limits say how much is too much.
+type Limits struct {
+	Share int // percent of the tree that may be removed; twice that rewritten; 0: all
+}
+
+// Over reports whether so many removed and rewritten are too many in a tree that
+// had names names before. names is asked for only if it matters.
+func (l Limits) Over(removed, rewritten int, names func() (int, error)) (bool, error) {
+	if l.Share <= 0 || removed <= Floor && rewritten <= Floor {
+		return false, nil
+	}
+	n, err := names()
+	if err != nil {
+		return false, err
+	}
+	return removed > max(Floor, n*l.Share/100) || rewritten > max(Floor, n*2*l.Share/100), nil
+}
+
+// Loss is a file or directory that was taken away or changed.
+type Loss struct {
+	At      int64         // when that was noticed, ns
+	Removed bool          // else it was rewritten
+	Before  []tree.Record // all of the inode as it was
+}
+
+// Account is what one author took away. Its zero value has nothing. It is not
+// safe for concurrent use.
+type Account struct {
+	lost    map[tree.Ino]Loss
+	at      map[tree.Place]tree.Ino // places of what was removed, or rewritten by a new file
+	removed int
+}
+
+// Effect is what one commit does to an account.
+type Effect struct {
+	Lost map[tree.Ino]Loss // new, or of another kind than before
+	Back []tree.Ino        // as they were
+}
+
+// Count returns how many are removed, and how many rewritten.
+func (a *Account) Count() (removed, rewritten int) { return a.removed, len(a.lost) - a.removed }
+
+// Clone returns a copy that shares the records, which are never changed.
+func (a *Account) Clone() *Account {
+	c := &Account{}
+	for ino, l := range a.lost {
+		c.set(ino, l)
+	}
+	return c
+}
+
+// Lost calls fn for everything that is lost, in the order of inodes.
+func (a *Account) Lost(fn func(tree.Ino, Loss)) {
+	inos := make([]tree.Ino, 0, len(a.lost))
+	for ino := range a.lost {
+		inos = append(inos, ino)
+	}
+	slices.SortFunc(inos, tree.Ino.Compare)
+	for _, ino := range inos {
+		fn(ino, a.lost[ino])
+	}
+}
+
+// Set adds a loss that was noted before.
+func (a *Account) Set(ino tree.Ino, l Loss) { a.set(ino, l) }
+
+func (a *Account) set(ino tree.Ino, l Loss) {
+	if a.lost == nil {
+		a.lost, a.at = map[tree.Ino]Loss{}, map[tree.Place]tree.Ino{}
+	}
+	a.drop(ino)
+	a.lost[ino] = l
+	if l.Removed {
+		a.removed++
+	}
+	s := stateOf(l.Before)
+	for _, p := range s.places {
+		a.at[p] = ino
+	}
+}
+
+func (a *Account) drop(ino tree.Ino) {
+	l, ok := a.lost[ino]
+	if !ok {
+		return
+	}
+	delete(a.lost, ino)
+	if l.Removed {
+		a.removed--
+	}
+	for _, p := range stateOf(l.Before).places {
+		if a.at[p] == ino {
+			delete(a.at, p)
+		}
+	}
+}
+
+// Apply adds an effect.
+func (a *Account) Apply(e Effect) {
+	for _, ino := range e.Back {
+		a.drop(ino)
+	}
+	for ino, l := range e.Lost {
+		a.set(ino, l)
+	}
+}
+
+// After returns what Count would be after Apply.
+func (a *Account) After(e Effect) (removed, rewritten int) {
+	removed, total := a.removed, len(a.lost)
+	for _, ino := range e.Back {
+		if l, ok := a.lost[ino]; ok {
+			total--
+			if l.Removed {
+				removed--
+			}
+		}
+	}
+	for ino, l := range e.Lost {
+		old, ok := a.lost[ino]
+		if !ok {
+			total++
+		}
+		if l.Removed && !old.Removed {
+			removed++
+		}
+		if !l.Removed && old.Removed {
+			removed--
+		}
+	}
+	return removed, total - removed
+}
+
+// Expire forgets what is older than Window at the time now and returns it.
+func (a *Account) Expire(now int64) (old []tree.Ino) {
+	for ino, l := range a.lost {
+		if l.At <= now-int64(Window) {
+			old = append(old, ino)
+		}
+	}
+	for _, ino := range old {
+		a.drop(ino)
+	}
+	return old
+}
+
+// Commit is what is judged.
+type Commit struct {
+	Author tree.Actor
+	Wall   int64 // its author's clock, ns
+	Delta  manifest.Delta
+}
+
+// Assess tells what a commit does to the account, which stays as it is. before
+// gives the records of an inode as they are without the commit; now is the time here, ns.
+func (a *Account) Assess(c Commit, now int64, before func(tree.Ino) ([]tree.Record, error)) (Effect, error) {
+	e := Effect{Lost: map[tree.Ino]Loss{}}
+	var came []arrival
+	for _, x := range changes(c.Delta) {
+		recs, err := before(x.ino)
+		if err != nil {
+			return e, err
+		}
+		after := x.apply(recs)
+		was, is := stateOf(recs), stateOf(after)
+		known, counted := a.lost[x.ino]
+		if counted && is.same(stateOf(known.Before)) {
+			e.Back = append(e.Back, x.ino)
+			continue
+		}
+		orig := recs
+		if counted {
+			orig = known.Before
+		}
+		switch {
+		case was.shown && !is.shown:
+			if counted || !was.bornBy(c) {
+				e.Lost[x.ino] = Loss{At: now, Removed: true, Before: orig}
+			}
+		case was.shown && !was.showsAs(is) && !counted && !was.writtenBy(c):
+			e.Lost[x.ino] = Loss{At: now, Before: orig}
+		case counted && is.shown && known.Removed:
+			e.Lost[x.ino] = Loss{At: known.At, Before: orig} // it is back, with another content
+		}
+		if is.shown && !is.dir {
+			for _, p := range is.places {
+				if !slices.Contains(was.places, p) || !was.shown {
+					came = append(came, arrival{x.ino, p, is})
+				}
+			}
+		}
+	}
+	left := map[tree.Place]tree.Ino{}
+	for ino, l := range e.Lost {
+		if l.Removed {
+			for _, p := range stateOf(l.Before).places {
+				left[p] = ino
+			}
+		}
+	}
+	for _, x := range came {
+		ino, ok := left[x.at]
+		if !ok {
+			ino, ok = a.at[x.at]
+		}
+		if ok && ino != x.ino {
+			a.replaced(&e, ino, x)
+		}
+	}
+	return e, nil
+}
+
+// arrival is a file that comes to a place.
+type arrival struct {
+	ino tree.Ino
+	at  tree.Place
+	is  state
+}
+
+// replaced settles the loss of ino, at whose place another file came.
+func (a *Account) replaced(e *Effect, ino tree.Ino, x arrival) {
+	old, counted := a.lost[ino]
+	l, ok := e.Lost[ino]
+	if !ok {
+		if l = old; !counted || slices.Contains(e.Back, ino) {
+			return
+		}
+	}
+	was := stateOf(l.Before)
+	switch {
+	case was.dir:
+	case was.showsAs(x.is):
+		delete(e.Lost, ino)
+		if counted {
+			e.Back = append(e.Back, ino)
+		}
+	default:
+		l.Removed = false
+		e.Lost[ino] = l
+	}
+}
+
+// change is what a commit does to one inode.
+type change struct {
+	ino  tree.Ino
+	put  []tree.Record
+	drop []tree.KeyDot
+}
+
+// changes returns the inodes whose links or content a delta changes.
+func changes(d manifest.Delta) []change {
+	var out []change
+	for i, j := 0, 0; i < len(d.Put) || j < len(d.Drop); {
+		var x change
+		switch {
+		case j == len(d.Drop) || i < len(d.Put) && d.Put[i].Key.Ino().Compare(d.Drop[j].Key.Ino()) < 0:
+			x.ino = d.Put[i].Key.Ino()
+		default:
+			x.ino = d.Drop[j].Key.Ino()
+		}
+		counts := false
+		matters := func(k tree.Key) { counts = counts || k.Type() == tree.TypeLink || k.Type() == tree.TypeContent }
+		for ; i < len(d.Put) && d.Put[i].Key.Ino() == x.ino; i++ {
+			x.put = append(x.put, d.Put[i])
+			matters(d.Put[i].Key)
+		}
+		for ; j < len(d.Drop) && d.Drop[j].Key.Ino() == x.ino; j++ {
+			x.drop = append(x.drop, d.Drop[j])
+			matters(d.Drop[j].Key)
+		}
+		if counts {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// apply returns recs after the change, as a new slice.
+func (x *change) apply(recs []tree.Record) []tree.Record {
+	out := slices.Clone(x.put)
+	for _, r := range recs {
+		id := r.ID()
+		if !slices.Contains(x.drop, id) && !slices.ContainsFunc(x.put, func(p tree.Record) bool { return p.ID() == id }) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Apply returns the records of an inode after a commit with delta d.
+func Apply(ino tree.Ino, recs []tree.Record, d manifest.Delta) []tree.Record {
+	i, _ := slices.BinarySearchFunc(d.Put, ino, func(r tree.Record, ino tree.Ino) int { return r.Key.Ino().Compare(ino) })
+	j, _ := slices.BinarySearchFunc(d.Drop, ino, func(k tree.KeyDot, ino tree.Ino) int { return k.Key.Ino().Compare(ino) })
+	x := change{ino: ino}
+	for ; i < len(d.Put) && d.Put[i].Key.Ino() == ino; i++ {
+		x.put = append(x.put, d.Put[i])
+	}
+	for ; j < len(d.Drop) && d.Drop[j].Key.Ino() == ino; j++ {
+		x.drop = append(x.drop, d.Drop[j])
+	}
+	return x.apply(recs)
+}
+
+// state is what the records of one inode come to, near enough to what the view
+// shows: collisions of names and cycles do not matter here.
+type state struct {
+	shown   bool
+	dir     bool
+	places  []tree.Place
+	fresh   int64 // when its first name was made, if it was never moved; else 0
+	dot     tree.Dot
+	content tree.Content
+	known   bool // there is a content
+}
+
+func stateOf(recs []tree.Record) (s state) {
+	var snap tree.Content
+	var snapDot tree.Dot
+	snapped := false
+	newer := func(c, than *tree.Content, d, o tree.Dot) bool {
+		return cmp.Or(cmp.Compare(c.Rank, than.Rank), cmp.Compare(c.Wall, than.Wall), d.Compare(o)) > 0
+	}
+	var dirRank uint64
+	alive := false
+	for i := range recs {
+		r := &recs[i]
+		switch r.Key.Type() {
+		case tree.TypeLink:
+			l, err := tree.DecodeLink(r.Value)
+			if err != nil {
+				continue // the database does not hold such
+			}
+			if l.Dir {
+				if !s.dir || !l.Deleted && !alive || l.Deleted != alive && l.Rank > dirRank {
+					s.dir, alive, dirRank = true, !l.Deleted, l.Rank
+					s.places = []tree.Place{{Parent: l.Parent, Name: l.Name}}
+					s.fresh, s.dot = l.LocTime, r.Dot
+				}
+				continue
+			}
+			if s.dir {
+				continue
+			}
+			s.places = append(s.places, tree.Place{Parent: l.Parent, Name: l.Name})
+			if l.Prev == nil {
+				s.fresh = l.LocTime
+			}
+			if l.Snap != nil && (!snapped || newer(l.Snap, &snap, r.Dot, snapDot)) {
+				snap, snapDot, snapped = *l.Snap, r.Dot, true
+			}
+		case tree.TypeContent:
+			c, err := tree.DecodeContent(r.Value)
+			if err != nil {
+				continue
+			}
+			if !s.known || newer(&c, &s.content, r.Dot, s.dot) {
+				s.content, s.dot, s.known = c, r.Dot, true
+			}
+		}
+	}
+	if s.dir {
+		s.shown = alive
+		return s
+	}
+	if !s.known && snapped {
+		s.content, s.dot, s.known = snap, snapDot, true
+	}
+	s.shown = s.known && len(s.places) > 0
+	return s
+}
+
+// showsAs reports whether both show the same, wherever.
+func (s *state) showsAs(o state) bool {
+	a, b := &s.content, &o.content
+	return s.dir == o.dir && a.Kind == b.Kind && a.Size == b.Size && a.Ref.ID == b.Ref.ID && a.Ref.Depth == b.Ref.Depth && string(a.Inline) == string(b.Inline)
+}
+
+// same reports whether both are shown and show the same.
+func (s *state) same(o state) bool { return s.shown && o.shown && s.showsAs(o) }
+
+// writtenBy reports whether the author of c wrote the content lately.
+func (s *state) writtenBy(c Commit) bool {
+	return s.dot.Actor == c.Author && s.content.Wall > c.Wall-int64(Window)
+}
+
+// bornBy reports whether the author of c made it lately.
+func (s *state) bornBy(c Commit) bool {
+	if s.dir {
+		return s.dot.Actor == c.Author && s.fresh > c.Wall-int64(Window)
+	}
+	return s.writtenBy(c) && (s.content.Rank <= 1 || s.fresh > c.Wall-int64(Window))
+}
