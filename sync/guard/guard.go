@@ -204,6 +204,9 @@ type Commit struct {
 // gives the records of an inode as they are without the commit; now is the time here, ns.
 func (a *Account) Assess(c Commit, now int64, before func(tree.Ino) ([]tree.Record, error)) (Effect, error) {
 	e := Effect{Lost: map[tree.Ino]Loss{}}
+	if len(c.Delta.Drop) == 0 && len(a.lost) == 0 {
+		return e, nil // it only adds
+	}
 	var came []arrival
 	for _, x := range changes(c.Delta) {
 		recs, err := before(x.ino)
@@ -335,6 +338,9 @@ func (x *change) apply(recs []tree.Record) []tree.Record {
 	}
 	return out
 }
+
+// Empty reports whether it changes nothing.
+func (e Effect) Empty() bool { return len(e.Lost)+len(e.Back) == 0 }
 
 // Apply returns the records of an inode after a commit with delta d.
 func Apply(ino tree.Ino, recs []tree.Record, d manifest.Delta) []tree.Record {

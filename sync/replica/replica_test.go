@@ -27,6 +27,7 @@ type node struct {
 	actor tree.Actor
 	log   *device.Log
 	keep  int64
+	share int   // percent of the tree, see Config.Guard
 	room  *disk // nil: endless
 	said  said  // its log
 	st    *store.Store
@@ -104,7 +105,7 @@ func (d *node) open() {
 	}
 	cfg := Config{
 		Store: d.st, Key: d.key, Actor: d.actor, Members: d.log, Spread: [32]byte{1},
-		Staging: filepath.Join(d.dir, "staging"), Keep: d.keep,
+		Staging: filepath.Join(d.dir, "staging"), Keep: d.keep, Guard: d.share,
 		Log: slog.New(slog.NewTextHandler(&d.said, nil)),
 	}
 	if d.room != nil {
