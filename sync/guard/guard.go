@@ -198,6 +198,17 @@ type Commit struct {
 	Author tree.Actor
 	Wall   int64 // its author's clock, ns
 	Delta  manifest.Delta
+	Others []*Account // to give back what is in them is no loss
+}
+
+// restores reports whether is shows what another took away from ino.
+func (c *Commit) restores(ino tree.Ino, is state) bool {
+	for _, o := range c.Others {
+		if l, ok := o.lost[ino]; ok && is.same(stateOf(l.Before)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Assess tells what a commit does to the account, which stays as it is. before
@@ -229,7 +240,7 @@ func (a *Account) Assess(c Commit, now int64, before func(tree.Ino) ([]tree.Reco
 			if counted || !was.bornBy(c) {
 				e.Lost[x.ino] = Loss{At: now, Removed: true, Before: orig}
 			}
-		case was.shown && !was.showsAs(is) && !counted && !was.writtenBy(c):
+		case was.shown && !was.showsAs(is) && !counted && !was.writtenBy(c) && !c.restores(x.ino, is):
 			e.Lost[x.ino] = Loss{At: now, Before: orig}
 		case counted && is.shown && known.Removed:
 			e.Lost[x.ino] = Loss{At: known.At, Before: orig} // it is back, with another content

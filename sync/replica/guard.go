@@ -54,6 +54,7 @@ type guarding struct {
 	holds    map[tree.Actor]*hold
 	held     []heldCommit // in order
 	at       map[tree.Dot]bool
+	freed    map[tree.Actor]*hold       // what was let through in this run
 	full     map[tree.Actor]bool        // nothing more is kept of it
 	after    map[tree.Ino][]tree.Record // records that held commits change
 	states   map[device.ID]*stateHold
@@ -152,7 +153,7 @@ func (r *Replica) judgeLocked(m *manifest.Manifest, d manifest.Delta) (hold bool
 		g.accounts[m.Actor] = a
 	}
 	now := r.cfg.Now().UnixNano()
-	e, err := a.Assess(guard.Commit{Author: m.Actor, Wall: m.Wall, Delta: d}, now, r.st.Records)
+	e, err := a.Assess(guard.Commit{Author: m.Actor, Wall: m.Wall, Delta: d, Others: r.othersLocked(m.Actor)}, now, r.st.Records)
 	if err != nil {
 		return false, err
 	}
@@ -176,6 +177,23 @@ func (r *Replica) judgeLocked(m *manifest.Manifest, d manifest.Delta) (hold bool
 	}
 	a.Apply(e)
 	return false, nil
+}
+
+// othersLocked returns what other actors than a took away lately.
+func (r *Replica) othersLocked(a tree.Actor) (out []*guard.Account) {
+	for b, acc := range r.guard.accounts {
+		if b != a {
+			out = append(out, acc)
+		}
+	}
+	for b, h := range r.guard.freed {
+		if r.cfg.Now().UnixNano()-h.since > 24*int64(time.Hour) {
+			delete(r.guard.freed, b)
+		} else if b != a {
+			out = append(out, h.account)
+		}
+	}
+	return out
 }
 
 func (r *Replica) beginHoldLocked(a tree.Actor, ctr uint64, now int64) error {
@@ -364,6 +382,7 @@ func (r *Replica) releaseLocked(a tree.Actor) (aff tree.Affected, err error) {
 	ctr := g.passed[a]
 	if h := g.holds[a]; h != nil {
 		ctr = max(ctr, h.first)
+		g.freed[a] = h
 	}
 	for _, x := range g.held {
 		if x.dot.Actor == a {
@@ -452,7 +471,7 @@ func (r *Replica) loadGuard() error {
 	g := &r.guard
 	g.accounts, g.passed, g.holds = map[tree.Actor]*guard.Account{}, map[tree.Actor]uint64{}, map[tree.Actor]*hold{}
 	g.at, g.full, g.after = map[tree.Dot]bool{}, map[tree.Actor]bool{}, map[tree.Ino][]tree.Record{}
-	g.states = map[device.ID]*stateHold{}
+	g.states, g.freed = map[device.ID]*stateHold{}, map[tree.Actor]*hold{}
 	g.next = heldSeq
 	damaged := func(what string) error { return fmt.Errorf("%w: %s", store.ErrDamaged, what) }
 	if err := r.st.Values(lossKey, func(rest string, v []byte) error {
