@@ -13,8 +13,9 @@
 //     marked deleted. A move is neither: the link stays and says another place.
 //   - A file is rewritten when it shows another content than before. A new file
 //     that takes the name of a removed one is a rewrite of that: programs save
-//     by rename, and git removes before it writes.
-//   - What comes back as it was, under its inode or at its place, is taken off.
+//     by rename, and git removes before it writes. If it shows the same, nothing is lost
+//     as long as it stays.
+//   - What comes back as it was, under its inode or at its place, does not count.
 //   - What the author itself made or wrote within Window does not count: a file
 //     that comes and goes is no loss, one that is written over and over is rewritten once.
 //
@@ -65,29 +66,42 @@ func (l Limits) Over(removed, rewritten int, names func() (int, error)) (bool, e
 	return removed > max(Floor, n*l.Share/100) || rewritten > max(Floor, n*2*l.Share/100), nil
 }
 
+// Kind says what became of something.
+type Kind uint8
+
+// The kinds of losses.
+const (
+	Rewritten Kind = iota // it shows another content
+	Removed
+	Replaced // it was written, or another took its place, and shows the same: no loss as long as that stays
+)
+
 // Loss is a file or directory that was taken away or changed.
 type Loss struct {
-	At      int64         // when that was noticed, ns
-	Removed bool          // else it was rewritten
-	Before  []tree.Record // all of the inode as it was
+	At     int64 // when that was noticed, ns
+	Kind   Kind
+	By     tree.Ino      // the file that took its place; zero if none did
+	Before []tree.Record // all of the inode as it was
 }
 
 // Account is what one author took away. Its zero value has nothing. It is not
 // safe for concurrent use.
 type Account struct {
-	lost    map[tree.Ino]Loss
-	at      map[tree.Place]tree.Ino // places of what was removed, or rewritten by a new file
-	removed int
+	lost  map[tree.Ino]Loss
+	at    map[tree.Place]tree.Ino // where they were
+	by    map[tree.Ino]tree.Ino   // what took the place of one -> that one
+	kinds [Replaced + 1]int
 }
 
 // Effect is what one commit does to an account.
 type Effect struct {
-	Lost map[tree.Ino]Loss // new, or of another kind than before
-	Back []tree.Ino        // as they were
+	Lost map[tree.Ino]Loss // new, or as they are now
 }
 
 // Count returns how many are removed, and how many rewritten.
-func (a *Account) Count() (removed, rewritten int) { return a.removed, len(a.lost) - a.removed }
+func (a *Account) Count() (removed, rewritten int) {
+	return a.kinds[Removed], a.kinds[Rewritten]
+}
 
 // Clone returns a copy that shares the records, which are never changed.
 func (a *Account) Clone() *Account {
@@ -115,15 +129,15 @@ func (a *Account) Set(ino tree.Ino, l Loss) { a.set(ino, l) }
 
 func (a *Account) set(ino tree.Ino, l Loss) {
 	if a.lost == nil {
-		a.lost, a.at = map[tree.Ino]Loss{}, map[tree.Place]tree.Ino{}
+		a.lost, a.at, a.by = map[tree.Ino]Loss{}, map[tree.Place]tree.Ino{}, map[tree.Ino]tree.Ino{}
 	}
 	a.drop(ino)
 	a.lost[ino] = l
-	if l.Removed {
-		a.removed++
+	a.kinds[l.Kind]++
+	if l.By != (tree.Ino{}) {
+		a.by[l.By] = ino
 	}
-	s := stateOf(l.Before)
-	for _, p := range s.places {
+	for _, p := range stateOf(l.Before).places {
 		a.at[p] = ino
 	}
 }
@@ -134,8 +148,9 @@ func (a *Account) drop(ino tree.Ino) {
 		return
 	}
 	delete(a.lost, ino)
-	if l.Removed {
-		a.removed--
+	a.kinds[l.Kind]--
+	if a.by[l.By] == ino {
+		delete(a.by, l.By)
 	}
 	for _, p := range stateOf(l.Before).places {
 		if a.at[p] == ino {
@@ -146,9 +161,6 @@ func (a *Account) drop(ino tree.Ino) {
 
 // Apply adds an effect.
 func (a *Account) Apply(e Effect) {
-	for _, ino := range e.Back {
-		a.drop(ino)
-	}
 	for ino, l := range e.Lost {
 		a.set(ino, l)
 	}
@@ -156,28 +168,14 @@ func (a *Account) Apply(e Effect) {
 
 // After returns what Count would be after Apply.
 func (a *Account) After(e Effect) (removed, rewritten int) {
-	removed, total := a.removed, len(a.lost)
-	for _, ino := range e.Back {
-		if l, ok := a.lost[ino]; ok {
-			total--
-			if l.Removed {
-				removed--
-			}
-		}
-	}
+	kinds := a.kinds
 	for ino, l := range e.Lost {
-		old, ok := a.lost[ino]
-		if !ok {
-			total++
+		if old, ok := a.lost[ino]; ok {
+			kinds[old.Kind]--
 		}
-		if l.Removed && !old.Removed {
-			removed++
-		}
-		if !l.Removed && old.Removed {
-			removed--
-		}
+		kinds[l.Kind]++
 	}
-	return removed, total - removed
+	return kinds[Removed], kinds[Rewritten]
 }
 
 // Expire forgets what is older than Window at the time now and returns it.
@@ -227,23 +225,27 @@ func (a *Account) Assess(c Commit, now int64, before func(tree.Ino) ([]tree.Reco
 		after := x.apply(recs)
 		was, is := stateOf(recs), stateOf(after)
 		known, counted := a.lost[x.ino]
-		if counted && is.same(stateOf(known.Before)) {
-			e.Back = append(e.Back, x.ino)
-			continue
-		}
-		orig := recs
+		l := Loss{At: now, Before: recs}
 		if counted {
-			orig = known.Before
+			l = known
 		}
-		switch {
+		if of, ok := a.by[x.ino]; ok {
+			a.standIn(&e, of, is)
+		}
+		switch _, standIn := a.by[x.ino]; {
+		case standIn:
 		case was.shown && !is.shown:
-			if counted || !was.bornBy(c) {
-				e.Lost[x.ino] = Loss{At: now, Removed: true, Before: orig}
+			if counted || !was.madeBy(c) {
+				l.Kind, l.By = Removed, tree.Ino{}
+				e.Lost[x.ino] = l
 			}
-		case was.shown && !was.showsAs(is) && !counted && !was.writtenBy(c) && !c.restores(x.ino, is):
-			e.Lost[x.ino] = Loss{At: now, Before: orig}
-		case counted && is.shown && known.Removed:
-			e.Lost[x.ino] = Loss{At: known.At, Before: orig} // it is back, with another content
+		case !is.shown, !counted && (!was.shown || was.dot == is.dot || was.madeBy(c) || c.restores(x.ino, is)):
+		default:
+			l.Kind, l.By = Rewritten, tree.Ino{}
+			if is.same(stateOf(l.Before)) {
+				l.Kind = Replaced
+			}
+			e.Lost[x.ino] = l
 		}
 		if is.shown && !is.dir {
 			for _, p := range is.places {
@@ -255,7 +257,7 @@ func (a *Account) Assess(c Commit, now int64, before func(tree.Ino) ([]tree.Reco
 	}
 	left := map[tree.Place]tree.Ino{}
 	for ino, l := range e.Lost {
-		if l.Removed {
+		if l.Kind == Removed {
 			for _, p := range stateOf(l.Before).places {
 				left[p] = ino
 			}
@@ -285,22 +287,37 @@ func (a *Account) replaced(e *Effect, ino tree.Ino, x arrival) {
 	old, counted := a.lost[ino]
 	l, ok := e.Lost[ino]
 	if !ok {
-		if l = old; !counted || slices.Contains(e.Back, ino) {
+		if l = old; !counted {
 			return
 		}
 	}
 	was := stateOf(l.Before)
-	switch {
-	case was.dir:
-	case was.showsAs(x.is):
-		delete(e.Lost, ino)
-		if counted {
-			e.Back = append(e.Back, ino)
-		}
-	default:
-		l.Removed = false
-		e.Lost[ino] = l
+	if was.dir || l.Kind != Removed {
+		return
 	}
+	l.By, l.Kind = x.ino, Rewritten
+	if was.showsAs(x.is) {
+		l.Kind = Replaced
+	}
+	e.Lost[ino] = l
+}
+
+// standIn settles the loss of ino, of whose stand-in the state is now is.
+func (a *Account) standIn(e *Effect, ino tree.Ino, is state) {
+	l, again := e.Lost[ino]
+	if !again {
+		l = a.lost[ino]
+	}
+	was := stateOf(l.Before)
+	switch {
+	case !is.shown:
+		l.Kind, l.By = Removed, tree.Ino{}
+	case was.showsAs(is):
+		l.Kind = Replaced
+	default:
+		l.Kind = Rewritten
+	}
+	e.Lost[ino] = l
 }
 
 // change is what a commit does to one inode.
@@ -351,7 +368,7 @@ func (x *change) apply(recs []tree.Record) []tree.Record {
 }
 
 // Empty reports whether it changes nothing.
-func (e Effect) Empty() bool { return len(e.Lost)+len(e.Back) == 0 }
+func (e Effect) Empty() bool { return len(e.Lost) == 0 }
 
 // Apply returns the records of an inode after a commit with delta d.
 func Apply(ino tree.Ino, recs []tree.Record, d manifest.Delta) []tree.Record {
@@ -373,7 +390,7 @@ type state struct {
 	shown   bool
 	dir     bool
 	places  []tree.Place
-	fresh   int64 // when its first name was made, if it was never moved; else 0
+	placed  int64 // when a directory came to its place
 	dot     tree.Dot
 	content tree.Content
 	known   bool // there is a content
@@ -400,7 +417,7 @@ func stateOf(recs []tree.Record) (s state) {
 				if !s.dir || !l.Deleted && !alive || l.Deleted != alive && l.Rank > dirRank {
 					s.dir, alive, dirRank = true, !l.Deleted, l.Rank
 					s.places = []tree.Place{{Parent: l.Parent, Name: l.Name}}
-					s.fresh, s.dot = l.LocTime, r.Dot
+					s.placed, s.dot = l.LocTime, r.Dot
 				}
 				continue
 			}
@@ -408,9 +425,6 @@ func stateOf(recs []tree.Record) (s state) {
 				continue
 			}
 			s.places = append(s.places, tree.Place{Parent: l.Parent, Name: l.Name})
-			if l.Prev == nil {
-				s.fresh = l.LocTime
-			}
 			if l.Snap != nil && (!snapped || newer(l.Snap, &snap, r.Dot, snapDot)) {
 				snap, snapDot, snapped = *l.Snap, r.Dot, true
 			}
@@ -444,15 +458,12 @@ func (s *state) showsAs(o state) bool {
 // same reports whether both are shown and show the same.
 func (s *state) same(o state) bool { return s.shown && o.shown && s.showsAs(o) }
 
-// writtenBy reports whether the author of c wrote the content lately.
-func (s *state) writtenBy(c Commit) bool {
-	return s.dot.Actor == c.Author && s.content.Wall > c.Wall-int64(Window)
-}
-
-// bornBy reports whether the author of c made it lately.
-func (s *state) bornBy(c Commit) bool {
+// madeBy reports whether the author of c made it, or wrote its content, lately. Of
+// what is not in the account that says that there was nothing before.
+func (s *state) madeBy(c Commit) bool {
+	when := s.content.Wall
 	if s.dir {
-		return s.dot.Actor == c.Author && s.fresh > c.Wall-int64(Window)
+		when = s.placed
 	}
-	return s.writtenBy(c) && (s.content.Rank <= 1 || s.fresh > c.Wall-int64(Window))
+	return s.dot.Actor == c.Author && when > c.Wall-int64(Window)
 }

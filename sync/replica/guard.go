@@ -46,7 +46,7 @@ import (
 // In the database: values "held" seq(8) -> actor(8) ctr(8) size(8), the commit being
 // staged under seq, which has the highest bit set; "hold" actor -> ctr(8) since(8), the
 // first commit that is held and when; "passed" actor -> ctr(8), commits up to which were
-// accepted; "loss" actor inode -> at(8) removed(1) delta, whose puts are the records.
+// accepted; "loss" actor inode -> at(8) kind(1) by(24) delta, whose puts are the records.
 type guarding struct {
 	off      bool // everything is let through
 	accounts map[tree.Actor]*guard.Account
@@ -208,8 +208,7 @@ func (r *Replica) beginHoldLocked(a tree.Actor, ctr uint64, now int64) error {
 
 // noteLossesLocked writes what an effect adds to an account and takes off it.
 func (r *Replica) noteLossesLocked(a tree.Actor, e guard.Effect, old []tree.Ino) error {
-	gone := append(slices.Clone(old), e.Back...)
-	for part := range slices.Chunk(gone, partRecords) {
+	for part := range slices.Chunk(old, partRecords) {
 		if err := r.st.Update(func(tx *store.Tx) error {
 			for _, ino := range part {
 				tx.SetValue(lossName(a, ino), nil)
@@ -266,22 +265,23 @@ func encodeLoss(l guard.Loss) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("note a loss: %w", err)
 	}
-	b := append(binary.BigEndian.AppendUint64(nil, uint64(l.At)), 0)
-	if l.Removed {
-		b[8] = 1
-	}
-	return append(b, d...), nil
+	b := append(binary.BigEndian.AppendUint64(nil, uint64(l.At)), byte(l.Kind))
+	return append(append(b, l.By[:]...), d...), nil
 }
 
 func decodeLoss(b []byte) (l guard.Loss, err error) {
-	if len(b) < 9 || b[8] > 1 {
+	const fixed = 8 + 1 + len(l.By)
+	if len(b) < fixed || b[8] > byte(guard.Replaced) {
 		return l, fmt.Errorf("%w: note of a loss", store.ErrDamaged)
 	}
-	d, err := manifest.DecodeDelta(b[9:])
-	if err != nil || len(d.Drop) > 0 {
+	d, err := manifest.DecodeDelta(b[fixed:])
+	if err != nil {
 		return l, fmt.Errorf("%w: note of a loss: %w", store.ErrDamaged, err)
 	}
-	return guard.Loss{At: int64(binary.BigEndian.Uint64(b)), Removed: b[8] == 1, Before: d.Put}, nil
+	if len(d.Drop) > 0 {
+		return l, fmt.Errorf("%w: note of a loss", store.ErrDamaged)
+	}
+	return guard.Loss{At: int64(binary.BigEndian.Uint64(b)), Kind: guard.Kind(b[8]), By: tree.Ino(b[9:fixed]), Before: d.Put}, nil
 }
 
 // holdBackLocked keeps a commit that is held, as far as there is room, and
@@ -661,7 +661,7 @@ func (r *Replica) Pending() []Pending {
 
 func (r *Replica) samplesLocked(a *guard.Account) (paths []string) {
 	a.Lost(func(ino tree.Ino, l guard.Loss) {
-		if len(paths) >= mostSamples {
+		if len(paths) >= mostSamples || l.Kind == guard.Replaced {
 			return
 		}
 		if p, err := r.view.Path(ino); err == nil {

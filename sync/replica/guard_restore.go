@@ -78,7 +78,11 @@ func (r *Replica) planLocked(a *guard.Account, by tree.Actor) error {
 		return err
 	}
 	var all []guard.Loss
-	a.Lost(func(_ tree.Ino, l guard.Loss) { all = append(all, l) })
+	a.Lost(func(_ tree.Ino, l guard.Loss) {
+		if l.Kind != guard.Replaced {
+			all = append(all, l)
+		}
+	})
 	for i, l := range all {
 		v, err := encodeLoss(l)
 		if err != nil {
@@ -150,7 +154,6 @@ func (r *Replica) restoreLocked() (aff tree.Affected, err error) {
 			return err
 		}
 		o := formerOf(l.Before)
-		o.removed = l.Removed
 		if o.dir {
 			x.dirs[o.ino] = o
 		} else if o.known && len(o.links) > 0 {
@@ -180,7 +183,6 @@ func (r *Replica) restoreLocked() (aff tree.Affected, err error) {
 // former is an inode as it was.
 type former struct {
 	ino     tree.Ino
-	removed bool
 	dir     bool
 	known   bool // there is a content
 	links   []tree.Link

@@ -10,12 +10,14 @@ import (
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
-// photos fills a tree with n files in two directories on one device.
-func (d *node) photos(n int) {
+const files = 1300 // so many that to remove all of them is too much
+
+// photos fills a tree with files in two directories on one device.
+func (d *node) photos() {
 	d.t.Helper()
 	d.mkdir("p")
 	d.mkdir("p/q")
-	for i := range n {
+	for i := range files {
 		d.write(photo(i), fmt.Sprint("photo ", i))
 	}
 }
@@ -27,16 +29,16 @@ func photo(i int) string {
 	return fmt.Sprintf("p/%05d", i)
 }
 
-func (d *node) removeAll(n int) {
+func (d *node) removeAll() {
 	d.t.Helper()
-	for i := range n {
+	for i := range files {
 		d.rm(photo(i))
 	}
 }
 
 // guarded are three devices that have the files of the last; the last two hold
 // back what takes away too much, the first lets all through.
-func guarded(t *testing.T, files int) ([]*node, func()) {
+func guarded(t *testing.T) ([]*node, func()) {
 	t.Helper()
 	n := hive(t, 3)
 	for _, d := range n[1:] {
@@ -44,7 +46,7 @@ func guarded(t *testing.T, files int) ([]*node, func()) {
 		d.restart()
 	}
 	wires := []*wire{connect(n[0], n[1]), connect(n[0], n[2]), connect(n[1], n[2])}
-	n[2].photos(files)
+	n[2].photos()
 	agree(t, n...)
 	return n, func() {
 		for _, w := range wires {
@@ -56,10 +58,9 @@ func guarded(t *testing.T, files int) ([]*node, func()) {
 func (d *node) holds() bool { return len(d.Pending()) == 1 }
 
 func TestMassDeleteIsHeldAndAccepted(t *testing.T) {
-	const files = 1300
-	n, end := guarded(t, files)
+	n, end := guarded(t)
 	defer end()
-	n[0].removeAll(files)
+	n[0].removeAll()
 	if err := n[0].Rmdir(n[0].at("p").Ino, "q"); err != nil {
 		t.Fatal(err)
 	}
@@ -102,11 +103,10 @@ func (d *node) at(path string) tree.Node {
 }
 
 func TestRejectBringsBack(t *testing.T) {
-	const files = 1300
-	n, end := guarded(t, files)
+	n, end := guarded(t)
 	defer end()
 	before := n[1].listing()
-	n[0].removeAll(files)
+	n[0].removeAll()
 	if err := n[0].Rmdir(n[0].at("p").Ino, "q"); err != nil {
 		t.Fatal(err)
 	}
@@ -137,8 +137,7 @@ func line(listing, begin string) string {
 }
 
 func TestRansomIsRejected(t *testing.T) {
-	const files = 1300
-	n, end := guarded(t, files)
+	n, end := guarded(t)
 	defer end()
 	before := n[1].listing()
 	dir := n[0].at("p")
@@ -162,9 +161,8 @@ func TestRansomIsRejected(t *testing.T) {
 }
 
 func TestHoldSurvivesRestart(t *testing.T) {
-	const files = 1300
-	n, end := guarded(t, files)
-	n[0].removeAll(files)
+	n, end := guarded(t)
+	n[0].removeAll()
 	await(t, n[1].holds)
 	await(t, func() bool { return n[1].Pending()[0].Removed == files })
 	end()
@@ -183,15 +181,14 @@ func TestHoldSurvivesRestart(t *testing.T) {
 }
 
 func TestWhatBuildsOnAHeldCommitWaits(t *testing.T) {
-	const files = 1300
 	n := hive(t, 4)
 	n[1].share = guard.Share
 	n[1].restart()
 	w := []*wire{connect(n[0], n[1]), connect(n[0], n[2]), connect(n[0], n[3])}
-	n[3].photos(files)
+	n[3].photos()
 	agree(t, n...)
 	w[2].disconnect() // the fourth sees nothing of it
-	n[0].removeAll(files)
+	n[0].removeAll()
 	agree(t, n[0], n[2])
 	await(t, n[1].holds)
 	n[2].write("dependent", "x")
@@ -211,5 +208,136 @@ func TestWhatBuildsOnAHeldCommitWaits(t *testing.T) {
 	agree(t, n...)
 	for _, x := range w {
 		x.disconnect()
+	}
+}
+
+// TestHeldCommitsAreNotSentAgain: who holds commits back gets them once, however
+// much it has to say itself.
+func TestHeldCommitsAreNotSentAgain(t *testing.T) {
+	n := hive(t, 3)
+	n[1].share = guard.Share
+	n[1].restart()
+	first := []*wire{connect(n[0], n[1]), connect(n[0], n[2])}
+	n[2].photos()
+	agree(t, n...)
+	n[0].removeAll()
+	await(t, func() bool { return n[1].holds() && n[1].Pending()[0].Removed == files })
+	for _, w := range first {
+		w.disconnect()
+	}
+	sent := 0
+	w := connectCounting(n[0], n[1], func(from *node, msg []byte) {
+		if from == n[0] && msg[0] == msgCommit {
+			sent++
+		}
+	})
+	for i := range 5 {
+		n[1].write(fmt.Sprint("own", i), "x")
+		await(t, func() bool { _, err := n[0].Resolve(fmt.Sprint("own", i)); return err == nil })
+	}
+	if err := n[0].Publish(); err != nil {
+		t.Fatal(err)
+	}
+	w.disconnect()
+	if sent != 0 {
+		t.Fatalf("%d held commits were sent again", sent)
+	}
+}
+
+// TestMoreThanThereIsRoomFor: commits that are held back beyond the bound stay
+// with the peers, and come once the rest is accepted.
+func TestMoreThanThereIsRoomFor(t *testing.T) {
+	n := hive(t, 3)
+	w := []*wire{connect(n[0], n[1]), connect(n[0], n[2])}
+	n[2].photos()
+	agree(t, n...)
+	w[0].disconnect()
+	n[1].share, n[1].keep = guard.Share, 10000 // holds four times that
+	n[1].restart()
+	for i := range files {
+		n[0].rm(photo(i))
+		if i%100 == 0 {
+			if err := n[0].Publish(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := n[0].Publish(); err != nil {
+		t.Fatal(err)
+	}
+	w[0] = connect(n[0], n[1])
+	await(t, n[1].holds)
+	for i := range 5 {
+		n[0].write(fmt.Sprint("more", i), strings.Repeat("x", 60))
+		_ = n[0].SetXattr(n[0].at(fmt.Sprint("more", i)).Ino, "user.x", make([]byte, 30000))
+		if err := n[0].Publish(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, func() bool { n[1].mu.RLock(); defer n[1].mu.RUnlock(); return n[1].guard.full[n[0].actor] })
+	n[1].mu.RLock()
+	bytes := n[1].guard.bytes
+	n[1].mu.RUnlock()
+	if bytes > 4*n[1].keep {
+		t.Fatalf("%d bytes are held", bytes)
+	}
+	if err := n[1].Accept(n[0].key.ID()); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, n...)
+	for _, x := range w {
+		x.disconnect()
+	}
+}
+
+// TestWholeStateIsHeld: so is a whole state that takes away too much, from
+// before it is joined until it is decided about.
+func TestWholeStateIsHeld(t *testing.T) {
+	for _, accept := range []bool{true, false} {
+		t.Run(fmt.Sprint("accept ", accept), func(t *testing.T) {
+			n := hive(t, 3)
+			w := []*wire{connect(n[0], n[1]), connect(n[0], n[2])}
+			n[2].photos()
+			agree(t, n...)
+			w[0].disconnect()
+			before := n[1].listing()
+			n[1].share = guard.Share
+			n[1].restart()
+			n[1].sessions.rest = 0
+			n[0].keep = 2000
+			w[1].disconnect()
+			n[0].restart()
+			n[0].removeAll()
+			n[0].history("later")
+			w[0], w[1] = connect(n[0], n[1]), connect(n[0], n[2])
+			await(t, n[1].holds)
+			if p := n[1].Pending()[0]; !p.Whole || p.Removed != files || p.Device.ID != n[0].key.ID() || len(p.Paths) != mostSamples {
+				t.Fatalf("pending: %+v", p)
+			}
+			if got := n[1].listing(); got != before {
+				t.Fatalf("it is joined:\n%.1000s", got)
+			}
+			w[0].disconnect()
+			n[1].restart()
+			w[0] = connect(n[0], n[1])
+			if !n[1].holds() {
+				t.Fatal("not held after a restart")
+			}
+			decide := n[1].Reject
+			if accept {
+				decide = n[1].Accept
+			}
+			if err := decide(n[0].key.ID()); err != nil {
+				t.Fatal(err)
+			}
+			await(t, func() bool { _, err := n[1].Resolve("later0"); return err == nil })
+			agree(t, n...)
+			if got := strings.Count(n[0].listing(), "photo"); got != map[bool]int{true: 0, false: files}[accept] {
+				t.Fatalf("%d photos", got)
+			}
+			for _, x := range w {
+				x.disconnect()
+			}
+		})
 	}
 }

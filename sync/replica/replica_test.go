@@ -150,13 +150,18 @@ type wire struct {
 	done  sync.WaitGroup
 }
 
-func connect(a, b *node) *wire {
+func connect(a, b *node) *wire { return connectCounting(a, b, func(*node, []byte) {}) }
+
+// connectCounting is connect with a look at each message that is sent, one at a time
+// from each side.
+func connectCounting(a, b *node, look func(from *node, msg []byte)) *wire {
 	w := &wire{a: a, b: b, cut: make(chan struct{})}
 	ends := [2]*node{a, b}
 	for i := range 2 {
 		w.queue[i] = make(chan []byte, 64)
 		from, to, q := ends[i], ends[1-i], w.queue[i]
 		from.Connected(to.key.ID(), func(ctx context.Context, msg []byte) error {
+			look(from, msg)
 			if len(msg) > 1<<20 {
 				a.t.Errorf("message %d of %d bytes", msg[0], len(msg))
 			}
