@@ -29,13 +29,6 @@ func photo(i int) string {
 	return fmt.Sprintf("p/%05d", i)
 }
 
-func (d *node) removeAll() {
-	d.t.Helper()
-	for i := range files {
-		d.rm(photo(i))
-	}
-}
-
 // guarded are three devices that have the files of the last; the last two hold
 // back what takes away too much, the first lets all through.
 func guarded(t *testing.T) ([]*node, func()) {
@@ -60,7 +53,7 @@ func (d *node) holds() bool { return len(d.Pending()) == 1 }
 func TestMassDeleteIsHeldAndAccepted(t *testing.T) {
 	n, end := guarded(t)
 	defer end()
-	n[0].removeAll()
+	n[0].removeAllBut(-1)
 	if err := n[0].Rmdir(n[0].at("p").Ino, "q"); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +99,7 @@ func TestRejectBringsBack(t *testing.T) {
 	n, end := guarded(t)
 	defer end()
 	before := n[1].listing()
-	n[0].removeAll()
+	n[0].removeAllBut(-1)
 	if err := n[0].Rmdir(n[0].at("p").Ino, "q"); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +155,7 @@ func TestRansomIsRejected(t *testing.T) {
 
 func TestHoldSurvivesRestart(t *testing.T) {
 	n, end := guarded(t)
-	n[0].removeAll()
+	n[0].removeAllBut(-1)
 	await(t, n[1].holds)
 	await(t, func() bool { return n[1].Pending()[0].Removed == files })
 	end()
@@ -188,7 +181,7 @@ func TestWhatBuildsOnAHeldCommitWaits(t *testing.T) {
 	n[3].photos()
 	agree(t, n...)
 	w[2].disconnect() // the fourth sees nothing of it
-	n[0].removeAll()
+	n[0].removeAllBut(-1)
 	agree(t, n[0], n[2])
 	await(t, n[1].holds)
 	n[2].write("dependent", "x")
@@ -220,7 +213,7 @@ func TestHeldCommitsAreNotSentAgain(t *testing.T) {
 	first := []*wire{connect(n[0], n[1]), connect(n[0], n[2])}
 	n[2].photos()
 	agree(t, n...)
-	n[0].removeAll()
+	n[0].removeAllBut(-1)
 	await(t, func() bool { return n[1].holds() && n[1].Pending()[0].Removed == files })
 	for _, w := range first {
 		w.disconnect()
@@ -307,7 +300,7 @@ func TestWholeStateIsHeld(t *testing.T) {
 			n[0].keep = 2000
 			w[1].disconnect()
 			n[0].restart()
-			n[0].removeAll()
+			n[0].removeAllBut(-1)
 			n[0].history("later")
 			w[0], w[1] = connect(n[0], n[1]), connect(n[0], n[2])
 			await(t, n[1].holds)
@@ -340,4 +333,119 @@ func TestWholeStateIsHeld(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRejectIsCompleted: a reject that a kill interrupts ends with the next Open.
+func TestRejectIsCompleted(t *testing.T) {
+	n, end := guarded(t)
+	before := n[1].listing()
+	n[0].removeAllBut(-1)
+	await(t, func() bool { return n[1].holds() && n[1].Pending()[0].Removed == files })
+	end()
+	n[1].mu.Lock()
+	err := n[1].planLocked(n[1].guard.holds[n[0].actor].account, n[0].actor)
+	n[1].mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n[1].restart()
+	if got := n[1].listing(); got != before || len(n[1].Pending()) != 0 {
+		t.Fatalf("after the restart, pending %+v:\n%.1000s", n[1].Pending(), got)
+	}
+	n[1].restart()
+	w := connect(n[0], n[1])
+	defer w.disconnect()
+	agree(t, n[:2]...)
+}
+
+// TestRejectKeepsWhatOthersWrote: what somebody else wrote after the offender
+// stays, and so do attributes, links and symlinks of what comes back.
+func TestRejectKeepsWhatOthersWrote(t *testing.T) {
+	n := hive(t, 3)
+	n[1].share = guard.Share
+	n[1].restart()
+	w := []*wire{connect(n[0], n[1]), connect(n[0], n[2])}
+	n[2].photos()
+	rich := n[2].at(photo(1))
+	for _, err := range []error{
+		n[2].Chmod(rich.Ino, 0o600), n[2].SetMTime(rich.Ino, 12345), n[2].SetXattr(rich.Ino, "user.a", []byte("b")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := n[2].Link(rich.Ino, tree.Root, "hard"); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, n...)
+	rich = n[1].at(photo(1))
+	n[0].rm("hard")
+	n[0].write(photo(2), "ransom")
+	n[0].removeAllBut(2)
+	agree(t, n[0], n[2])
+	n[2].write(photo(2), "by the owner since")
+	agree(t, n[0], n[2])
+	await(t, n[1].holds)
+	await(t, func() bool {
+		n[1].mu.RLock()
+		defer n[1].mu.RUnlock()
+		return n[1].guard.at[tree.Dot{Actor: n[2].actor, Ctr: n[0].known()[n[2].actor]}]
+	})
+	if err := n[1].Reject(n[0].key.ID()); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, n...)
+	got := n[0].at(photo(1))
+	if got.Mode != rich.Mode || got.MTime != rich.MTime || string(got.Xattrs["user.a"]) != "b" || got.NLink != 2 || n[0].at("hard").Ino != got.Ino {
+		t.Errorf("came back as %+v, was %+v", got, rich)
+	}
+	if got := n[0].at(photo(2)); string(got.Inline) != "by the owner since" {
+		t.Errorf("another device's later change is lost: %q", got.Inline)
+	}
+	for _, x := range w {
+		x.disconnect()
+	}
+}
+
+func (d *node) removeAllBut(keep int) {
+	d.t.Helper()
+	for i := range files {
+		if i != keep {
+			d.rm(photo(i))
+		}
+	}
+}
+
+// TestGuardOff: without a share nothing is held, and what was held is let through.
+func TestGuardOff(t *testing.T) {
+	n, end := guarded(t)
+	n[0].removeAllBut(-1)
+	await(t, func() bool { return n[1].holds() && n[1].Pending()[0].Removed == files })
+	end()
+	n[1].share = 0
+	n[1].restart()
+	if len(n[1].Pending()) != 0 || strings.Contains(n[1].listing(), "photo") {
+		t.Fatalf("pending %+v", n[1].Pending())
+	}
+}
+
+func FuzzDecodeLoss(f *testing.F) {
+	f.Add([]byte{})
+	content := tree.Record{Key: tree.ContentKey(tree.Ino{1}), Dot: tree.Dot{Actor: tree.Actor{1}, Ctr: 1}, Value: tree.Content{Kind: tree.File, Rank: 1}.Encode()}
+	for _, l := range []guard.Loss{{At: 1}, {At: -1, Kind: guard.Removed, Before: []tree.Record{content}}, {Kind: guard.Replaced, By: tree.Ino{2}}} {
+		b, err := encodeLoss(l)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := decodeLoss(b)
+		if err != nil || len(b) > mostLoss/2 {
+			return
+		}
+		if again, err := encodeLoss(l); err != nil || string(again) != string(b) {
+			t.Fatalf("%x is %x again, %v", b, again, err)
+		}
+	})
 }
