@@ -58,6 +58,7 @@ type guarding struct {
 	full     map[tree.Actor]bool        // nothing more is kept of it
 	after    map[tree.Ino][]tree.Record // records that held commits change
 	states   map[device.ID]*stateHold
+	restored []tree.Ino // brought back, and not told yet
 	bytes    int64
 	next     uint64
 	version  uint64 // of what peers are told

@@ -56,6 +56,7 @@ func (r *Replica) Reject(dev device.ID) error {
 		return aff, nil
 	}()
 	r.tell(aff)
+	r.tellRestored()
 	if err != nil {
 		return fmt.Errorf("reject: %w", err)
 	}
@@ -180,6 +181,38 @@ func (r *Replica) restoreLocked() (aff tree.Affected, err error) {
 	return aff, r.dropPlanLocked()
 }
 
+// Spare calls fn with every content that the tree has lost and that a reject would
+// bring back, or is about to.
+func (r *Replica) Spare(fn func(c tree.Content) error) error {
+	for _, key := range []string{lossKey, backKey} {
+		if err := r.st.Values(key, func(_ string, v []byte) error {
+			l, err := decodeLoss(v)
+			if err != nil {
+				return err
+			}
+			if o := formerOf(l.Before); o.known {
+				return fn(o.content)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellRestored tells who wants to know what this device writes of what it
+// brought back.
+func (r *Replica) tellRestored() {
+	r.mu.Lock()
+	inos := r.guard.restored
+	r.guard.restored = nil
+	r.mu.Unlock()
+	for _, ino := range inos {
+		r.wrote(ino)
+	}
+}
+
 // former is an inode as it was.
 type former struct {
 	ino     tree.Ino
@@ -262,6 +295,7 @@ type restore struct {
 
 func (x *restore) edit(fn func(*tree.Edit) error) error {
 	aff, err := x.r.editLocked(fn, nil)
+	x.r.guard.restored = append(x.r.guard.restored, aff.Inodes...)
 	x.aff.Entries, x.aff.Inodes = append(x.aff.Entries, aff.Entries...), append(x.aff.Inodes, aff.Inodes...)
 	return err
 }

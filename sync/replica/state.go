@@ -420,6 +420,7 @@ func (r *Replica) stateEnd(p *session) error {
 		_, err = r.publish()
 	}
 	r.tell(aff)
+	r.tellRestored()
 	if err != nil {
 		return err
 	}
