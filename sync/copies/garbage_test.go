@@ -59,6 +59,11 @@ func TestGarbage(t *testing.T) {
 			w.scanning = func() { w.spare = append(w.spare, x.Content) }
 			return nothing
 		}, false, nil},
+		{"it is brought back while the tree is looked at", func(w *world, _ *Keeper, x, _ content) func(func(block.ID)) {
+			w.spare = append(w.spare, x.Content)
+			w.scanning = func() { w.spare = nil }
+			return nothing
+		}, false, nil},
 		{"something else may be brought back whose list is not here", func(w *world, _ *Keeper, _, _ content) func(func(block.ID)) {
 			w.spare = append(w.spare, w.make(2).Content)
 			return nothing

@@ -160,6 +160,11 @@ func TestDecisions(t *testing.T) {
 			w.each(other, 3000, unlink(d))
 			w.commit(other, func(e *tree.Edit) error { return e.Rmdir(tree.Root, "photos") })
 		}, false, 0, 0},
+		{"an import is written again", 100, func(w *world, _ tree.Ino) {
+			d := w.dir(other, tree.Root, "photos")
+			w.each(other, 3000, create(d, "photo"))
+			w.each(other, 3000, w.write(d, "better"))
+		}, false, 0, 0},
 		{"git checkout of a clone, back and forth", 100, func(w *world, _ tree.Ino) {
 			d := w.dir(other, tree.Root, "repo")
 			w.each(other, 5000, create(d, "main"))
