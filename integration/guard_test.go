@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,7 +33,7 @@ func TestMassDamage(t *testing.T) {
 		eventually(t, time.Minute, "it is held back", func() error {
 			out, err := nas.Run(t.Context(), "status", "--json")
 			if err != nil || !strings.Contains(out, `"removes":1`) {
-				return fmt.Errorf("%v: %s", err, out)
+				return errors.Join(err, errors.New(out))
 			}
 			return nil
 		})
@@ -41,7 +42,7 @@ func TestMassDamage(t *testing.T) {
 		}
 		eventually(t, time.Minute, "all of it is here", func() error {
 			if out, err := nas.Run(t.Context(), "pending"); err != nil || !strings.Contains(out, "laptop removes 1211 files") {
-				return fmt.Errorf("%v: %s", err, out)
+				return errors.Join(err, errors.New(out))
 			}
 			return nil
 		})

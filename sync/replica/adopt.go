@@ -69,10 +69,10 @@ func (r *Replica) adopt(encoded, delta []byte) (dot tree.Dot, err error) {
 		}
 	}
 	aff, err := r.apply(m, store.Commit{Actor: m.Actor, Ctr: m.Ctr, Manifest: encoded, Delta: delta}, d)
+	r.tell(aff) // an error may come after something else was let through
 	if err != nil {
 		return dot, fmt.Errorf("adopt commit %d of %v: %w", m.Ctr, m.Device, err)
 	}
-	r.tell(aff)
 	return dot, nil
 }
 
@@ -97,7 +97,12 @@ func (r *Replica) applyLocked(m *manifest.Manifest, c store.Commit, d manifest.D
 			return aff, err
 		}
 	}
-	if ready, held := r.readyLocked(m); held {
+	if ready, held := r.readyLocked(m); held && m.Actor == r.cfg.Actor {
+		if aff, err = r.releaseAllLocked(); err == nil {
+			err = errGap // for it to come again
+		}
+		return aff, err
+	} else if held {
 		return r.holdBackLocked(c, d)
 	} else if !ready {
 		return aff, errGap

@@ -321,7 +321,7 @@ func (r *Replica) holdBackLocked(c store.Commit, d manifest.Delta) (aff tree.Aff
 		}
 		if !over && !g.full[a] {
 			r.log.Info("what a device took away was given back", "device", r.label(a))
-			return r.releaseLocked(a)
+			return r.releaseLocked(a, true)
 		}
 	}
 	return aff, errHeld
@@ -377,12 +377,15 @@ func (r *Replica) heldRecords(ino tree.Ino) ([]tree.Record, error) {
 	return r.st.Records(ino)
 }
 
-// releaseLocked lets through what is held of an actor, and what builds on it.
-func (r *Replica) releaseLocked(a tree.Actor) (aff tree.Affected, err error) {
+// releaseLocked lets through what is held of an actor, and what builds on it; with
+// all also what there was no room for. Else that is judged anew.
+func (r *Replica) releaseLocked(a tree.Actor, all bool) (aff tree.Affected, err error) {
 	g := &r.guard
 	ctr := g.passed[a]
 	if h := g.holds[a]; h != nil {
-		ctr = max(ctr, h.first)
+		if all {
+			ctr = max(ctr, h.first)
+		}
 		g.freed[a] = h
 	}
 	for _, x := range g.held {
@@ -390,7 +393,7 @@ func (r *Replica) releaseLocked(a tree.Actor) (aff tree.Affected, err error) {
 			ctr = max(ctr, x.dot.Ctr)
 		}
 	}
-	if g.full[a] { // what did not fit was meant as well
+	if all && g.full[a] { // what did not fit was meant as well
 		ctr = max(ctr, r.sessions.most(a))
 	}
 	if acc := g.accounts[a]; acc != nil {
@@ -409,6 +412,19 @@ func (r *Replica) releaseLocked(a tree.Actor) (aff tree.Affected, err error) {
 	delete(g.holds, a)
 	g.passed[a] = ctr
 	return r.replayLocked()
+}
+
+// releaseAllLocked lets everything through: a commit of this device builds on what
+// is held, so it was here before.
+func (r *Replica) releaseAllLocked() (aff tree.Affected, err error) {
+	for a := range r.guard.holds {
+		one, err := r.releaseLocked(a, true)
+		aff.Entries, aff.Inodes = append(aff.Entries, one.Entries...), append(aff.Inodes, one.Inodes...)
+		if err != nil {
+			return aff, err
+		}
+	}
+	return aff, nil
 }
 
 // replayLocked tries all held commits again. What is still held is entered anew.
@@ -564,10 +580,8 @@ func (r *Replica) finishGuard() error {
 		return err
 	}
 	if r.cfg.Guard == 0 {
-		for a := range g.holds {
-			if _, err := r.releaseLocked(a); err != nil {
-				return err
-			}
+		if _, err := r.releaseAllLocked(); err != nil {
+			return err
 		}
 	}
 	if len(g.holds) == 0 && len(g.held) > 0 {
@@ -694,7 +708,7 @@ func (r *Replica) Accept(dev device.ID) error {
 		}
 		for _, a := range r.heldActorsLocked(dev) {
 			any = true
-			one, err := r.releaseLocked(a)
+			one, err := r.releaseLocked(a, true)
 			aff.Entries, aff.Inodes = append(aff.Entries, one.Entries...), append(aff.Inodes, one.Inodes...)
 			if err != nil {
 				return aff, err

@@ -64,7 +64,7 @@ func (r *Replica) Reject(dev device.ID) error {
 }
 
 func (r *Replica) rejectLocked(a tree.Actor) (aff tree.Affected, err error) {
-	if aff, err = r.releaseLocked(a); err != nil {
+	if aff, err = r.releaseLocked(a, false); err != nil {
 		return aff, err
 	}
 	back, err := r.restoreLocked()
@@ -130,7 +130,7 @@ func (r *Replica) finishRejectLocked() error {
 		return fmt.Errorf("%w: reject", store.ErrDamaged)
 	}
 	if a := tree.Actor(b); a != (tree.Actor{}) {
-		if _, err := r.releaseLocked(a); err != nil {
+		if _, err := r.releaseLocked(a, false); err != nil {
 			return err
 		}
 	}
