@@ -33,6 +33,9 @@ type Tree interface {
 	Contents(fn func(ino tree.Ino, c tree.Content, d tree.Dot) error) error
 	// ContentsOf is Contents for one inode.
 	ContentsOf(ino tree.Ino, fn func(c tree.Content, d tree.Dot) error) error
+	// Spare calls fn with every content that the tree has lost and that may be
+	// brought back.
+	Spare(fn func(c tree.Content) error) error
 	// Node returns an inode as it is shown, or fs.ErrNotExist.
 	Node(ino tree.Ino) (tree.Node, error)
 	// Shared reports whether another device said that it knows the commit d.

@@ -52,6 +52,9 @@ var errEnough = errors.New("enough was seen")
 // adopted meanwhile is looked at last: a block that goes from "being
 // written" to "in the tree" at any time is seen in one of the three.
 //
+// Blocks of contents that may be brought back are needed, too, as far as their lists
+// are here.
+//
 // It fails with [ErrUnknown] if a list is missing here, since what that list
 // names may be here all the same: equal content is one block, so it may have come with
 // another file, and other devices may rely on this copy. No rule that looks
@@ -77,9 +80,25 @@ func (k *Keeper) Garbage(ids []block.ID, extra func(func(block.ID))) ([]block.ID
 	}
 	x := k.watch.begin()
 	defer k.watch.end(x)
+	spare := func() error {
+		return k.cfg.Tree.Spare(func(c tree.Content) error {
+			// Without the list nothing can be told, and nobody fetches it.
+			if err := k.blocks(Ref{c.Ref, c.Size}, nil, func(id block.ID) error { needed(id); return nil }); !errors.Is(err, ErrUnknown) {
+				return err
+			}
+			needed(c.Ref.ID)
+			return nil
+		})
+	}
 	extra(needed)
+	if err := spare(); err != nil {
+		return nil, err
+	}
 	err := k.cfg.Tree.Contents(func(ino tree.Ino, c tree.Content, _ tree.Dot) error { return look(ino, c) })
 	extra(needed)
+	if err == nil {
+		err = spare() // something may have been lost meanwhile
+	}
 	for ino := range k.watch.end(x) {
 		if err == nil {
 			err = k.cfg.Tree.ContentsOf(ino, func(c tree.Content, _ tree.Dot) error { return look(ino, c) })

@@ -51,6 +51,23 @@ func TestGarbage(t *testing.T) {
 			}
 			return nothing
 		}, false, nil},
+		{"it may be brought back", func(w *world, _ *Keeper, x, _ content) func(func(block.ID)) {
+			w.spare = append(w.spare, x.Content)
+			return nothing
+		}, false, nil},
+		{"it is lost while the tree is looked at, and may be brought back", func(w *world, _ *Keeper, x, _ content) func(func(block.ID)) {
+			w.scanning = func() { w.spare = append(w.spare, x.Content) }
+			return nothing
+		}, false, nil},
+		{"it is brought back while the tree is looked at", func(w *world, _ *Keeper, x, _ content) func(func(block.ID)) {
+			w.spare = append(w.spare, x.Content)
+			w.scanning = func() { w.spare = nil }
+			return nothing
+		}, false, nil},
+		{"something else may be brought back whose list is not here", func(w *world, _ *Keeper, _, _ content) func(func(block.ID)) {
+			w.spare = append(w.spare, w.make(2).Content)
+			return nothing
+		}, true, nil},
 		{"the list of some file is not here", func(w *world, _ *Keeper, _, y content) func(func(block.ID)) {
 			w.evict(y.list)
 			return nothing

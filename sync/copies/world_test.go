@@ -33,6 +33,7 @@ type world struct {
 	held     map[block.ID]map[device.ID]bool
 	revoked  map[device.ID]bool
 	filling  func(block.ID) // called by Fill
+	spare    []tree.Content // what may be brought back
 	scanning func()         // called between two contents of a scan
 	broken   error          // of Node
 }
@@ -67,6 +68,15 @@ func (w *world) keeper(archive bool) *Keeper {
 		Tree: w, Blocks: w, Holders: w, Keys: w.keys, Archive: archive,
 		Counts: func(dev device.ID) bool { return !w.revoked[dev] },
 	})
+}
+
+func (w *world) Spare(fn func(tree.Content) error) error {
+	for _, c := range w.spare {
+		if err := fn(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *world) Contents(fn func(tree.Ino, tree.Content, tree.Dot) error) error {

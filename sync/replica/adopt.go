@@ -69,16 +69,20 @@ func (r *Replica) adopt(encoded, delta []byte) (dot tree.Dot, err error) {
 		}
 	}
 	aff, err := r.apply(m, store.Commit{Actor: m.Actor, Ctr: m.Ctr, Manifest: encoded, Delta: delta}, d)
+	r.tell(aff) // an error may come after something else was let through
 	if err != nil {
 		return dot, fmt.Errorf("adopt commit %d of %v: %w", m.Ctr, m.Device, err)
 	}
-	r.tell(aff)
 	return dot, nil
 }
 
 func (r *Replica) apply(m *manifest.Manifest, c store.Commit, d manifest.Delta) (aff tree.Affected, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.applyLocked(m, c, d)
+}
+
+func (r *Replica) applyLocked(m *manifest.Manifest, c store.Commit, d manifest.Delta) (aff tree.Affected, err error) {
 	if r.broken {
 		return aff, ErrBroken
 	}
@@ -93,18 +97,25 @@ func (r *Replica) apply(m *manifest.Manifest, c store.Commit, d manifest.Delta) 
 			return aff, err
 		}
 	}
-	if m.Ctr != r.vector[m.Actor]+1 {
-		return aff, errGap
-	}
-	for _, h := range m.Frontier {
-		if h.Ctr > r.vector[h.Actor] {
-			return aff, errGap
+	if ready, held := r.readyLocked(m); held && m.Actor == r.cfg.Actor {
+		if aff, err = r.releaseAllLocked(); err == nil {
+			err = errGap // for it to come again
 		}
+		return aff, err
+	} else if held {
+		return r.holdBackLocked(c, d)
+	} else if !ready {
+		return aff, errGap
 	}
 	if known, ok := r.heads[m.Actor]; ok {
 		if m.Seq <= known.seq || (m.Seq == known.seq+1 && m.Prev != known.hash) {
 			return aff, r.forkedLocked(m.Device, m.Actor, m.Ctr)
 		}
+	}
+	if hold, err := r.judgeLocked(m, d); err != nil {
+		return aff, err
+	} else if hold {
+		return r.holdBackLocked(c, d)
 	}
 	vector := r.vector.Clone()
 	vector[m.Actor] = m.Ctr
@@ -309,9 +320,11 @@ func (r *Replica) finish() error {
 		if err != nil {
 			return err
 		}
+		r.guard.off = true // it was judged before it began
 		if _, err := r.adopt(c.Manifest, c.Delta); err != nil {
 			return fmt.Errorf("unfinished: %w", err)
 		}
+		r.guard.off = false
 		if err := r.forgetStaged(); err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ import (
 //	end     9
 //	more   10  the next piece of the delta              follows the piece before it at once
 //	fork   11  manifest of a commit                     you know another history of its author than I do
+//	held   20  heads, hashes zero                       send me no commits up to these: I hold them back (guard.go)
 //
 // head is len manifest n hash(32)*: the manifest with the commit, and the hashes of
 // the n commits of the actor before it, as far as the sender knows them.
@@ -48,6 +49,8 @@ const (
 	msgEnd
 	msgMore
 	msgFork
+
+	msgHeld byte = 20
 )
 
 const helloVersion = 2

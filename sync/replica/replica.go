@@ -74,7 +74,10 @@ type Config struct {
 	Reserve func(ctx context.Context, n int64) (Room, error)
 	Keep    int64            // bytes of commits kept for peers; default 8 MiB
 	Now     func() time.Time // default time.Now
-	Log     *slog.Logger
+	// Guard is the percentage of the tree that another device may remove before it
+	// is held back (guard.go); 0: everything is let through.
+	Guard int
+	Log   *slog.Logger
 }
 
 // Replica is safe for concurrent use.
@@ -105,6 +108,7 @@ type Replica struct {
 	oldCopy bool // see ErrOldCopy
 	gone    gone // files that other devices deleted; has a lock of its own
 	locals  map[tree.Ino]Local
+	guard   guarding
 
 	telling sync.Mutex // one call to the subscribers at a time
 	subMu   sync.Mutex
@@ -156,6 +160,9 @@ func Open(cfg Config) (*Replica, error) {
 	if err := r.finish(); err != nil {
 		return nil, fmt.Errorf("open tree: %w", err)
 	}
+	if err := r.finishGuard(); err != nil {
+		return nil, fmt.Errorf("open tree: %w", err)
+	}
 	if _, err := r.publish(); err != nil {
 		return nil, fmt.Errorf("open tree: %w", err)
 	}
@@ -203,6 +210,9 @@ func (r *Replica) load() error {
 		return err
 	}
 	if err := r.moveBatch(); err != nil {
+		return err
+	}
+	if err := r.loadGuard(); err != nil {
 		return err
 	}
 	if r.view, err = tree.NewView(r.st, tree.Labels(r.label)); err != nil {

@@ -28,6 +28,7 @@ type node struct {
 	actor tree.Actor
 	log   *device.Log
 	keep  int64
+	share int          // percent of the tree, see Config.Guard
 	room  *disk        // nil: endless
 	skew  atomic.Int64 // of its clock, ns
 	said  said         // its log
@@ -106,7 +107,7 @@ func (d *node) open() {
 	}
 	cfg := Config{
 		Store: d.st, Key: d.key, Actor: d.actor, Members: d.log, Spread: [32]byte{1},
-		Staging: filepath.Join(d.dir, "staging"), Keep: d.keep,
+		Staging: filepath.Join(d.dir, "staging"), Keep: d.keep, Guard: d.share,
 		Log: slog.New(slog.NewTextHandler(&d.said, nil)),
 		Now: func() time.Time { return time.Now().Add(time.Duration(d.skew.Load())) },
 	}
@@ -152,13 +153,18 @@ type wire struct {
 	done  sync.WaitGroup
 }
 
-func connect(a, b *node) *wire {
+func connect(a, b *node) *wire { return connectCounting(a, b, func(*node, []byte) {}) }
+
+// connectCounting is connect with a look at each message that is sent, one at a time
+// from each side.
+func connectCounting(a, b *node, look func(from *node, msg []byte)) *wire {
 	w := &wire{a: a, b: b, cut: make(chan struct{})}
 	ends := [2]*node{a, b}
 	for i := range 2 {
 		w.queue[i] = make(chan []byte, 64)
 		from, to, q := ends[i], ends[1-i], w.queue[i]
 		from.Connected(to.key.ID(), func(ctx context.Context, msg []byte) error {
+			look(from, msg)
 			if len(msg) > 1<<20 {
 				a.t.Errorf("message %d of %d bytes", msg[0], len(msg))
 			}

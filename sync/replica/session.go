@@ -82,9 +82,11 @@ type session struct {
 	incoming *incoming   // the state that is being received
 	merging  bool        // all of it is here and it is being joined
 	gap      gap
-	apart    bool   // it knows another history of some device: nothing is exchanged
-	accuses  bool   // it said so itself, and does not say so again in this session
-	fork     []byte // what to tell it of that
+	apart    bool        // it knows another history of some device: nothing is exchanged
+	accuses  bool        // it said so itself, and does not say so again in this session
+	fork     []byte      // what to tell it of that
+	holds    tree.Vector // what the peer holds back: commits up to it are not sent
+	heldTold uint64      // version of what this device holds back that it was told
 	why      *ForkedError
 
 	long *long // used by the caller of Receive alone
@@ -335,13 +337,20 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	r := s.r
 	mine := r.known()
 	members := r.cfg.Members.Hash()
+	held, version := r.heldBack()
 
 	s.mu.Lock()
+	hold := p.heldTold != version
+	p.heldTold = version
 	theirs := p.theirs.Clone()
+	if theirs != nil {
+		theirs.Merge(p.holds)
+	}
 	greeted := p.theirs != nil
 	var greet, tell, wants, ask bool // the first that is due
 	var fork []byte
 	switch {
+	case hold: // before the hello that the peer answers with what it has
 	case p.hello:
 		greet, p.hello, p.told = true, false, mine
 	case !greeted:
@@ -358,6 +367,8 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	s.mu.Unlock()
 
 	switch {
+	case hold:
+		return true, p.transmit(ctx, appendHeads([]byte{msgHeld}, held))
 	case greet:
 		heads, err := r.newest()
 		if err != nil {
@@ -521,6 +532,12 @@ func (r *Replica) receive(ctx context.Context, p *session, kind byte, body []byt
 		return r.heard(p, heads)
 	case msgFork:
 		return r.accused(p, body)
+	case msgHeld:
+		heads, err := decodeHeads(body)
+		if err != nil {
+			return err
+		}
+		s.update(p, func() { p.holds, p.offered = vectorOf(heads), false })
 	case msgOffer:
 		size, err := decodeOffer(body)
 		if err != nil {
@@ -592,6 +609,9 @@ func (r *Replica) pushed(p *session, m, delta []byte) error {
 		return nil
 	}
 	switch {
+	case errors.Is(err, errHeld):
+		s.kickAll(0) // to tell the peers
+		return nil
 	case errors.Is(err, errGap), errors.Is(err, errStranger):
 		r.gap(p)
 		return nil

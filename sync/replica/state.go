@@ -69,7 +69,7 @@ func (r *Replica) offered(ctx context.Context, p *session, size uint64) {
 	r.mu.RLock()
 	useless := r.broken || r.oldCopy
 	r.mu.RUnlock()
-	if useless || !s.join(p) {
+	if useless || r.stateHeld(p) || !s.join(p) {
 		return
 	}
 	limit, room := allowance(size), Room(endless{})
@@ -106,6 +106,9 @@ func (r *Replica) state(p *session, kind byte, body []byte) error {
 		return err
 	}
 	s.refuse(p)
+	if errors.Is(err, errHeld) {
+		return nil
+	}
 	if fork, ok := errors.AsType[*ForkedError](err); ok {
 		r.part(p, fork)
 		return nil
@@ -417,6 +420,7 @@ func (r *Replica) stateEnd(p *session) error {
 		_, err = r.publish()
 	}
 	r.tell(aff)
+	r.tellRestored()
 	if err != nil {
 		return err
 	}
@@ -550,6 +554,9 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 	if !r.open.empty() {
 		mine[r.cfg.Actor]++
 	}
+	if err := r.judgeStateLocked(in, mine); err != nil {
+		return aff, err
+	}
 	if err := r.st.Update(func(tx *store.Tx) error { tx.SetValue(joiningKey, []byte{1}); return nil }); err != nil {
 		return aff, err
 	}
@@ -617,7 +624,9 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 	in.keep = false
 	maps.Copy(r.heads, news)
 	r.vector = vector
-	return aff, nil
+	back, err := r.joinedStateLocked(in.m.Device)
+	aff.Entries, aff.Inodes = append(aff.Entries, back.Entries...), append(aff.Inodes, back.Inodes...)
+	return aff, err
 }
 
 // joinableLocked returns an error if a received state must not be joined.

@@ -80,6 +80,9 @@ func (t *Tx) DropCommit(seq uint64, a tree.Actor, ctr uint64) error {
 	return t.dropPieces(commitPrefix(seq), 0)
 }
 
+// DropStaged forgets a commit that was staged under seq and is not kept.
+func (t *Tx) DropStaged(seq uint64) error { return t.dropPieces(commitPrefix(seq), 0) }
+
 // Commit returns the commit number seq.
 func (s *Store) Commit(seq uint64) (c Commit, err error) {
 	err = s.view(func(txn *badger.Txn) error {

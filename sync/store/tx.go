@@ -233,6 +233,21 @@ func (t *Tx) SetValue(name string, v []byte) {
 // Value returns the single value stored under name, nil if there is none.
 func (s *Store) Value(name string) ([]byte, error) { return s.get(append([]byte{'m'}, name...)) }
 
+// Values calls fn with the single values whose names begin with prefix, in the
+// order of the rest of their names. fn owns what it gets.
+func (s *Store) Values(prefix string, fn func(rest string, v []byte) error) error {
+	return s.view(func(txn *badger.Txn) error {
+		p := append([]byte{'m'}, prefix...)
+		return scan(txn, p, func(item *badger.Item) error {
+			v, err := item.ValueCopy(nil)
+			if err != nil {
+				return fmt.Errorf("read database: %w", err)
+			}
+			return fn(string(item.Key()[len(p):]), v)
+		})
+	})
+}
+
 func (s *Store) get(k []byte) (v []byte, err error) {
 	err = s.view(func(txn *badger.Txn) error {
 		item, err := txn.Get(k)

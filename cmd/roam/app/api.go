@@ -82,6 +82,14 @@ type Device interface {
 	// not say which version stays, that is CodeConflict.
 	Resolve(ctx context.Context, path string, keep Keep) (Resolved, error)
 
+	// Pending lists what other devices did that is held back, by device.
+	Pending(ctx context.Context) ([]Pending, error)
+
+	// Decide lets through what is held back of the device called name, or of all for
+	// "all"; without accept it brings back what that takes away. If nothing is held,
+	// that is CodeNotFound.
+	Decide(ctx context.Context, name string, accept bool) (Decided, error)
+
 	// Invite opens an invite and calls fn, never concurrently, first with its
 	// code and then with what happens to it. It returns nil once a device has
 	// joined and holds the metadata of the tree, [ErrExpired] when the time is
@@ -174,6 +182,7 @@ type Status struct {
 	Peers         []PeerStatus  `json:"peers"` // the other devices, by name
 	WaitingToCopy Amount        `json:"waiting_to_copy"`
 	Conflicts     int           `json:"conflicts"`
+	Pending       []Pending     `json:"pending"` // what is held back until roam accept or reject, by device
 	SafeToStop    bool          `json:"safe_to_stop"`
 	UnsafeBecause []string      `json:"unsafe_because"` // one plain sentence each, empty if safe
 	Unavailable   []Unavailable `json:"unavailable"`    // reads that failed lately, the newest last; at most 16
@@ -308,6 +317,24 @@ type Resolved struct {
 	Schema  int    `json:"schema"`
 	Kept    []Path `json:"kept"`
 	Removed []Path `json:"removed"` // where they were
+}
+
+// Pending is one line of "roam pending --json": what one device did that takes away
+// much of the tree, and is held back here.
+type Pending struct {
+	Schema    int       `json:"schema,omitempty"`
+	Device    DeviceRef `json:"device"`
+	Removes   int       `json:"removes"`  // files and directories
+	Rewrites  int       `json:"rewrites"` // files
+	Since     time.Time `json:"since"`
+	WholeTree bool      `json:"whole_tree"` // all that the device knows is held, as it comes as one
+	Paths     []Path    `json:"paths"`      // some of what would be lost, at most 10
+}
+
+// Decided is the object of "roam accept --json" and "roam reject --json".
+type Decided struct {
+	Schema  int         `json:"schema"`
+	Devices []DeviceRef `json:"devices"` // of which something was held back
 }
 
 // InviteEvent is one line of "roam invite --json". Exactly one of Code, Joined

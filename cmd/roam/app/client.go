@@ -152,6 +152,14 @@ func (c *client) resolve(ctx context.Context, path string, keep Keep) (Resolved,
 	return one[Resolved](ctx, c, http.MethodPost, "/v1/resolve", resolveRequest{Path: []byte(path), Keep: keep})
 }
 
+func (c *client) pending(ctx context.Context, fn func(Pending) error) error {
+	return many(ctx, c, http.MethodGet, "/v1/pending", nil, fn)
+}
+
+func (c *client) decide(ctx context.Context, name string, accept bool) (Decided, error) {
+	return one[Decided](ctx, c, http.MethodPost, "/v1/pending", decideRequest{Device: name, Accept: accept})
+}
+
 func (c *client) invite(ctx context.Context, o InviteOptions, fn func(InviteEvent)) error {
 	q := inviteRequest{Role: o.Role, TTL: o.TTL.Seconds()}
 	return many(ctx, c, http.MethodPost, "/v1/invite", q, func(e InviteEvent) error { fn(e); return nil })

@@ -14,6 +14,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/roamfs/roamfs/peer/device"
+	"github.com/roamfs/roamfs/sync/guard"
 )
 
 // Config is the content of config.toml: what the owner may decide about this
@@ -45,6 +46,11 @@ type Config struct {
 	// ReadTimeout is how long a read waits for bytes that are not here before
 	// it fails; 100 ms to 10 minutes. 0: 10 seconds.
 	ReadTimeout Duration `toml:"read_timeout"`
+
+	// MassChange is how many percent of the files another device may remove within an
+	// hour, or twice as many rewrite, before that is held back until roam accept; 0 to
+	// 100. It takes more than 1,000 files in any case. 0: nothing is held back. Absent: 10.
+	MassChange int `toml:"mass_change_percent"`
 }
 
 // Bounds and defaults of [Config].
@@ -77,7 +83,7 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 
 // DefaultConfig returns what an empty config.toml means.
 func DefaultConfig() Config {
-	return Config{MDNS: true}
+	return Config{MDNS: true, MassChange: guard.Share}
 }
 
 // Limit returns the bound of the state directory in bytes for a device of the
@@ -161,6 +167,9 @@ func (c Config) check() (key string, err error) {
 	if t := time.Duration(c.ReadTimeout); t != 0 && (t < minReadTime || t > maxReadTime) {
 		return "read_timeout", fmt.Errorf("%v is not between %v and %v", t, minReadTime, maxReadTime)
 	}
+	if c.MassChange < 0 || c.MassChange > 100 {
+		return "mass_change_percent", fmt.Errorf("%d is not between 0 and 100", c.MassChange)
+	}
 	return "", nil
 }
 
@@ -242,5 +251,7 @@ func configText(c Config) []byte {
 		"mdns", !c.MDNS, fmt.Sprint(c.MDNS))
 	entry("How long a read waits for bytes that only another device has.",
 		"read_timeout", c.ReadTimeout != 0, fmt.Sprintf("%q", wait))
+	entry("How much of the tree another device may remove within an hour, in percent\n(or rewrite, twice as much), before `roam accept` is asked for. 0: all.",
+		"mass_change_percent", c.MassChange != guard.Share, fmt.Sprint(c.MassChange))
 	return b.Bytes()
 }

@@ -59,14 +59,15 @@ func TestParseConfigMistakes(t *testing.T) {
 func TestConfigText(t *testing.T) {
 	for _, c := range []Config{
 		DefaultConfig(),
-		{CacheSize: 64 << 20, Listen: []string{"/ip4/127.0.0.1/tcp/4001"}, ReadTimeout: Duration(time.Second)},
+		{CacheSize: 64 << 20, Listen: []string{"/ip4/127.0.0.1/tcp/4001"}, ReadTimeout: Duration(time.Second), MassChange: 25},
+		{}, // nothing is held back
 	} {
 		text := string(configText(c))
 		got, err := ParseConfig([]byte(text))
-		if err != nil || got.CacheSize != c.CacheSize || got.MDNS != c.MDNS || got.ReadTimeout != c.ReadTimeout || len(got.Listen) != len(c.Listen) {
+		if err != nil || got.CacheSize != c.CacheSize || got.MDNS != c.MDNS || got.ReadTimeout != c.ReadTimeout || got.MassChange != c.MassChange || len(got.Listen) != len(c.Listen) {
 			t.Errorf("%+v reads as %+v, %v, from\n%s", c, got, err, text)
 		}
-		for _, key := range []string{"cache_size", "listen", "mdns", "read_timeout"} {
+		for _, key := range []string{"cache_size", "listen", "mdns", "read_timeout", "mass_change_percent"} {
 			text = strings.Replace(text, "# "+key+" =", key+" =", 1)
 		}
 		if _, err := ParseConfig([]byte(text)); err != nil {

@@ -83,6 +83,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 		Store: d.store, Key: d.id.key, Actor: d.id.actor, Members: d.id.members,
 		Spread: d.keys.Derive("merkle"), Epoch: d.id.epoch, Staging: s.path(stagingName),
 		Reserve: d.stagingRoom,
+		Guard:   cfg.MassChange,
 		Keep:    commitsKept(limit), Log: log,
 	}); err != nil {
 		return d, damaged(s, "the tree in the database", err)

@@ -36,6 +36,7 @@ func (d *live) Status(context.Context) (Status, error) {
 		Unavailable: d.unavailable(),
 		Addresses:   d.host.Addrs(),
 	}
+	s.Pending = d.pending()
 	for _, p := range d.exchange.Peers() {
 		st := PeerStatus{
 			DeviceInfo: DeviceInfo{ID: p.ID.String(), Name: p.Label, Role: p.Role.String()},

@@ -217,6 +217,24 @@ func (d *fakeDevice) Resolve(_ context.Context, p string, keep Keep) (Resolved, 
 	return Resolved{Kept: []Path{{Path: p}}, Removed: []Path{{Path: "/f (conflict laptop 2026-03-01 abcdef).txt"}}}, nil
 }
 
+func (d *fakeDevice) Pending(context.Context) ([]Pending, error) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	return []Pending{
+		{Device: DeviceRef{"id-2", "nas"}, Removes: 1500, Since: at, Paths: []Path{{Path: "/photos/1.jpg"}, {Path: "/x\xff"}}},
+		{Device: DeviceRef{"id-3", "desktop"}, Rewrites: 2001, Since: at, WholeTree: true},
+	}, nil
+}
+
+func (d *fakeDevice) Decide(_ context.Context, name string, accept bool) (Decided, error) {
+	switch {
+	case name == "all" && accept:
+		return Decided{Devices: []DeviceRef{{"id-3", "desktop"}, {"id-2", "nas"}}}, nil
+	case name == "nas":
+		return Decided{Devices: []DeviceRef{{"id-2", "nas"}}}, nil
+	}
+	return Decided{}, failure(CodeNotFound, "`roam pending` lists what is held back", "nothing of %s is held back", name)
+}
+
 func (d *fakeDevice) Invite(ctx context.Context, o InviteOptions, fn func(InviteEvent)) error {
 	until := time.Date(2026, 3, 1, 12, 10, 0, 0, time.UTC)
 	fn(InviteEvent{Code: "roamfs-pair:1?a=b&c", Expires: &until})

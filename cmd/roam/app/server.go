@@ -60,6 +60,10 @@ type (
 		Role string  `json:"role"`
 		TTL  float64 `json:"ttl_seconds"`
 	}
+	decideRequest struct {
+		Device string `json:"device"`
+		Accept bool   `json:"accept"`
+	}
 	dirRequest struct {
 		Dir []byte `json:"dir"`
 	}
@@ -84,6 +88,8 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/whereis", s.whereis)
 	mux.HandleFunc("GET /v1/conflicts", s.conflicts)
 	mux.HandleFunc("POST /v1/resolve", s.resolve)
+	mux.HandleFunc("GET /v1/pending", s.pending)
+	mux.HandleFunc("POST /v1/pending", s.decide)
 	mux.HandleFunc("POST /v1/invite", s.invite)
 	mux.HandleFunc("POST /v1/mount", s.mount)
 	mux.HandleFunc("POST /v1/unmount", s.unmount)
@@ -247,6 +253,30 @@ func (s *server) resolve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	done, err := s.device.Resolve(r.Context(), p, q.Keep)
+	answer(w, &done, err)
+}
+
+func (s *server) pending(w http.ResponseWriter, r *http.Request) {
+	all, err := s.device.Pending(r.Context())
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	out := newStream(w, false)
+	for i := range all {
+		if err := out.send(&all[i]); err != nil {
+			return
+		}
+	}
+	out.end(nil)
+}
+
+func (s *server) decide(w http.ResponseWriter, r *http.Request) {
+	var q decideRequest
+	if !decode(w, r, &q) {
+		return
+	}
+	done, err := s.device.Decide(r.Context(), q.Device, q.Accept)
 	answer(w, &done, err)
 }
 

@@ -99,6 +99,9 @@ func writeStatus(w io.Writer, s Status, verbose bool, now time.Time) error {
 	} else {
 		row("conflicts", "none")
 	}
+	for _, h := range s.Pending {
+		row("held back", "%s; see `roam pending`", pendingText(h))
+	}
 	for _, u := range s.Unavailable {
 		row("unavailable", "%s: %s, %s", quotePath(u.Path), heldBy(u.Holders), agoText(u.At, now))
 	}

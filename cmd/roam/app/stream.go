@@ -156,6 +156,15 @@ func (s *Status) eachPath(fn func(*string, *[]byte)) {
 	for i := range s.Unavailable {
 		s.Unavailable[i].eachPath(fn)
 	}
+	for i := range s.Pending {
+		s.Pending[i].eachPath(fn)
+	}
+}
+
+func (p *Pending) eachPath(fn func(*string, *[]byte)) {
+	for i := range p.Paths {
+		fn(&p.Paths[i].Path, &p.Paths[i].Path64)
+	}
 }
 
 func (e *Ended) eachPath(fn func(*string, *[]byte)) {
@@ -174,10 +183,19 @@ func (s *Status) stamp() {
 		u := &s.Unavailable[i]
 		u.Holders, u.At = list(u.Holders), u.At.UTC()
 	}
+	s.Pending = list(s.Pending)
+	for i := range s.Pending {
+		s.Pending[i].stamp()
+		s.Pending[i].Schema = 0 // the status has one
+	}
 	for i := range s.Peers {
 		s.Peers[i].LastSeen = utc(s.Peers[i].LastSeen)
 	}
 }
+
+func (p *Pending) stamp() { p.Schema, p.Paths, p.Since = Schema, list(p.Paths), p.Since.UTC() }
+
+func (d *Decided) stamp() { d.Schema, d.Devices = Schema, list(d.Devices) }
 
 func (m *Member) stamp() {
 	m.Schema = Schema

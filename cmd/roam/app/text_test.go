@@ -50,6 +50,10 @@ func fullStatus() Status {
 			{DeviceInfo: DeviceInfo{"id-4", "phone", RoleCache}},
 		},
 		WaitingToCopy: Amount{Files: 2, Bytes: 12 << 20},
+		Pending: []Pending{{
+			Device: DeviceRef{"id-3", "desktop"}, Removes: 1500, Rewrites: 2, Since: time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC),
+			Paths: []Path{{Path: "/photos/1.jpg"}},
+		}},
 		Conflicts:     1,
 		UnsafeBecause: []string{"2 files (12 MiB) exist only here", "1 file is being written"},
 		Unavailable:   []Unavailable{{Path: "/films/\xff.mkv", Holders: []DeviceRef{{"id-3", "desktop"}}, At: noon.Add(-time.Minute)}},

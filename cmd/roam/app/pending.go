@@ -1,0 +1,121 @@
+package app
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) pendingCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "pending",
+		Short: "List changes of other devices that are held back",
+		Long: `List what other devices did that removes or rewrites much of the tree. It is held
+back on this device, with all that builds on it, until roam accept or roam reject;
+everything else goes on. mass_change_percent in config.toml says how much is much.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.pending(cmd.Context()) },
+	}
+}
+
+func (p *program) pending(ctx context.Context) error {
+	state, err := p.stateDir()
+	if err != nil {
+		return err
+	}
+	c := newClient(state)
+	defer c.close()
+	if p.json {
+		return c.pending(ctx, func(x Pending) error { return p.print(&x) })
+	}
+	out := bufio.NewWriter(p.out)
+	none := true
+	if err := c.pending(ctx, func(x Pending) error {
+		none = false
+		return writePending(out, x)
+	}); err != nil {
+		return err
+	}
+	if none {
+		fmt.Fprintln(out, "nothing is held back")
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("write the result: %w", err)
+	}
+	return nil
+}
+
+// writePending writes x for a person: what the device does, and some files.
+func writePending(w io.Writer, x Pending) error {
+	text := pendingText(x) + ", since " + timeText(x.Since) + "\n"
+	for _, f := range x.Paths {
+		text += "  " + quotePath(f.Path) + "\n"
+	}
+	if n := x.Removes + x.Rewrites - len(x.Paths); n > 0 && len(x.Paths) > 0 {
+		text += fmt.Sprintf("  and %d more\n", n)
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+func pendingText(x Pending) string {
+	var does []string
+	if x.Removes > 0 {
+		does = append(does, fmt.Sprintf("removes %d", x.Removes))
+	}
+	if x.Rewrites > 0 {
+		does = append(does, fmt.Sprintf("rewrites %d", x.Rewrites))
+	}
+	return x.Device.Name + " " + strings.Join(does, " and ") + " files"
+}
+
+func (p *program) acceptCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "accept DEVICE|all",
+		Short: "Let through what is held back of a device",
+		Long: `Let through what is held back of the device called DEVICE, or of all devices, up to
+now, and what builds on it. The files that it removes are gone on this device, too.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return p.decide(cmd.Context(), args[0], true) },
+	}
+}
+
+func (p *program) rejectCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reject DEVICE",
+		Short: "Undo what is held back of a device",
+		Long: `Undo what is held back of the device called DEVICE, on all devices: the files that
+it removed within the last hour come back at their places, and those that it rewrote
+get their former content. What the device added stays.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return p.decide(cmd.Context(), args[0], false) },
+	}
+}
+
+func (p *program) decide(ctx context.Context, name string, accept bool) error {
+	state, err := p.stateDir()
+	if err != nil {
+		return err
+	}
+	c := newClient(state)
+	defer c.close()
+	done, err := c.decide(ctx, name, accept)
+	if err != nil {
+		return err
+	}
+	if p.json {
+		return p.print(&done)
+	}
+	word := "rejected"
+	if accept {
+		word = "accepted"
+	}
+	for _, d := range done.Devices {
+		fmt.Fprintf(p.out, "%s what %s did\n", word, d.Name)
+	}
+	return nil
+}
