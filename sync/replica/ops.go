@@ -87,11 +87,8 @@ func (r *Replica) remove(fn func(*tree.Edit) error) error {
 
 // editLocked returns what the operation changed for those who show the tree.
 func (r *Replica) editLocked(fn func(*tree.Edit) error, also func(*store.Tx) error) (aff tree.Affected, err error) {
-	if r.broken {
-		return aff, ErrBroken
-	}
-	if r.oldCopy {
-		return aff, ErrOldCopy
+	if err := r.stoppedLocked(); err != nil {
+		return aff, err
 	}
 	if r.open.full() {
 		if err := r.closeBatchLocked(); err != nil {

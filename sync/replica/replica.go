@@ -65,7 +65,6 @@ type Config struct {
 	Actor   tree.Actor
 	Members *device.Log
 	Spread  [32]byte // keys the shape of the Merkle tree; the same on all devices of a hive
-	Epoch   uint32
 	Staging string // file path for a state that is being received
 	// Reserve finds room on the disk for n bytes of such a state before any of it is
 	// taken. Default: there is always room.
@@ -106,11 +105,13 @@ type Replica struct {
 	subMu   sync.Mutex
 	subs    []*func(tree.Affected)
 	writes  []func(tree.Ino)
+	changes []func() // of the members
 
 	sessions sessions
 	syncing  sync.Mutex // one publish at a time
 	saving   sync.Mutex // held while the members are saved
 	words    words      // what other devices said they know
+	held     held       // what revoked devices are known to have done besides
 
 	between func() // tests: called between two transactions of one adoption, with mu held
 }
@@ -191,6 +192,9 @@ func (r *Replica) load() error {
 		return err
 	}
 	if err := r.loadWords(); err != nil {
+		return err
+	}
+	if err := r.loadHeld(); err != nil {
 		return err
 	}
 	if err := r.loadSpans(); err != nil {

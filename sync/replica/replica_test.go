@@ -28,7 +28,8 @@ type node struct {
 	log   *device.Log
 	keep  int64
 	room  *disk // nil: endless
-	said  said  // its log
+	owner device.Key
+	said  said // its log
 	st    *store.Store
 	*Replica
 	stop func()
@@ -47,7 +48,7 @@ func hive(tb testing.TB, n int) []*node {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		d := &node{t: tb, dir: tb.TempDir(), key: key, actor: device.NewActor(key.ID(), [16]byte{byte(i)})}
+		d := &node{t: tb, dir: tb.TempDir(), owner: owner, key: key, actor: device.NewActor(key.ID(), [16]byte{byte(i)})}
 		label := fmt.Sprint("dev", i)
 		if i == 0 {
 			d.log, err = device.NewHive(owner.Private(), key.ID(), label, device.Cache, d.actor, time.Now())
