@@ -230,6 +230,7 @@ func TestRevocationModel(t *testing.T) {
 			}
 		}
 		lost, files := n[3], 0
+		lost.publishing("something", 1)
 		var cut uint64
 		revoke := func(by *node) {
 			cut = by.has(lost)
@@ -255,9 +256,6 @@ func TestRevocationModel(t *testing.T) {
 			default:
 				met(t, a, b)
 			}
-		}
-		if lost.known()[lost.actor] == 0 {
-			lost.publishing("something", 1)
 		}
 		if !n[0].shut(lost.key.ID()) && !n[1].shut(lost.key.ID()) && !n[2].shut(lost.key.ID()) {
 			revoke(n[0])
