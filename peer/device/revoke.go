@@ -55,3 +55,33 @@ func (l *Log) WasMember(id ID) (Member, bool) {
 // Cutoff returns the last commit of a revoked device's actor that counts in any
 // case. Ctr is 0 if none does, and for the actors of devices that are members.
 func (l *Log) Cutoff(actor [8]byte) Cutoff { return l.current().cutoffs[actor] }
+
+// Notice returns an encoded log that tells dev that it does not belong to the hive
+// any more, and nothing that was said besides after that: the revocation of dev
+// with its past or, if dev was never revoked itself, every revocation. It is nil
+// for members and devices that never belonged.
+func (l *Log) Notice(dev ID) []byte {
+	if m, ok := l.WasMember(dev); !ok || !m.Revoked {
+		return nil
+	}
+	st := l.current()
+	var keep set
+	for _, own := range []bool{true, false} {
+		for i := range st.records {
+			if r := &st.records[i]; r.Kind == KindRevoke && (r.Device == dev || !own) {
+				keep.union(&st.past[i])
+				keep.add(i)
+			}
+		}
+		if keep != (set{}) {
+			break
+		}
+	}
+	var recs []Record
+	for i := range st.records {
+		if keep.has(i) {
+			recs = append(recs, st.records[i])
+		}
+	}
+	return encode(l.hive, recs)
+}

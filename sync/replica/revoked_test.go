@@ -31,12 +31,12 @@ func met(tb *testing.T, a, b *node) {
 	w.disconnect()
 }
 
-// told connects a device that may have been revoked with one that knows of it, or
-// the other way round, until both know, and parts them.
+// told connects a with b, which was revoked as one of them knows, until both know
+// it, and parts them.
 func told(tb *testing.T, a, b *node) {
 	tb.Helper()
 	w := connect(a, b)
-	await(tb, func() bool { return a.log.Hash() == b.log.Hash() })
+	await(tb, func() bool { return a.shut(b.key.ID()) && b.Revoked() })
 	w.disconnect()
 }
 

@@ -373,7 +373,12 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 		}
 		h := hello{hive: r.cfg.Members.Hive(), members: members, heads: heads}
 		return true, p.transmit(ctx, h.encode())
-	case !greeted && !shut:
+	case shut:
+		if b := r.cfg.Members.Notice(p.dev); b != nil {
+			return true, p.transmit(ctx, append([]byte{msgMembers}, b...))
+		}
+		return false, nil
+	case !greeted:
 		return false, nil
 	case tell:
 		return true, p.transmit(ctx, append([]byte{msgMembers}, r.cfg.Members.Encode()...))
