@@ -152,6 +152,20 @@ func (d *fakeDevice) SetRole(_ context.Context, name, role string) error {
 	return nil
 }
 
+func (d *fakeDevice) Revoke(_ context.Context, o RevokeOptions) (Revoked, error) {
+	switch {
+	case o.Name == "laptop" && !o.Force:
+		return Revoked{}, failure(CodeRefused, "add --force", "it is the last one")
+	case o.Name == "laptop" && o.Reason == "retired":
+		return Revoked{Device: DeviceInfo{"id-1", "laptop", RoleCache}, This: true, Reason: o.Reason}, nil
+	case o.Name != "nas":
+		return Revoked{}, failure(CodeNotFound, "", "no device is called %s", o.Name)
+	case o.Sheet != "the way back\n":
+		return Revoked{}, usage("not a recovery sheet")
+	}
+	return Revoked{Device: DeviceInfo{"id-2", "nas", RoleArchive}, Reason: o.Reason}, nil
+}
+
 // fakeTree is what every fake device shows.
 var fakeTree = []Entry{
 	{Path: "/notes.txt", Type: "file", Size: 1536, State: StateHere, LocalBytes: 1536, Copies: 2},
