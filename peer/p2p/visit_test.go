@@ -3,6 +3,7 @@ package p2p_test
 import (
 	"context"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,4 +69,57 @@ func echoes(open func(string) (p2p.Stream, error), proto string) bool {
 	got := make([]byte, 5)
 	_, err = io.ReadFull(s, got)
 	return err == nil && string(got) == "hello"
+}
+
+// TestIdentify: a guest that has only an address finds out whose it is, and can
+// then use the protocol for it.
+func TestIdentify(t *testing.T) {
+	key, visitor := newKey(t)
+	host := newNode(t, func(c *p2p.Config) {
+		c.Allowed = func(device.ID) bool { return false }
+		c.Visitor = func(dev device.ID) string {
+			if dev == visitor {
+				return "/visit"
+			}
+			return ""
+		}
+	})
+	host.Receive("/visit", func(_ context.Context, _ device.ID, s p2p.Stream) {
+		_, _ = io.Copy(s, s)
+		_ = s.Close()
+	})
+	g, err := p2p.NewGuest(p2p.GuestConfig{Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	found := false
+	for _, addr := range host.Addrs() {
+		dev, err := g.Identify(t.Context(), addr)
+		if strings.Contains(addr, "/quic") {
+			if err == nil {
+				t.Errorf("%s: no error", addr)
+			}
+			continue
+		}
+		if err != nil || dev != host.id {
+			t.Fatalf("%s is %v, %v; want %v", addr, dev, err, host.id)
+		}
+		found = true
+		if !echoes(func(proto string) (p2p.Stream, error) {
+			return g.Open(t.Context(), dev, []string{addr}, proto)
+		}, "/visit") {
+			t.Errorf("%s: the protocol for visitors is not served", addr)
+		}
+	}
+	if !found {
+		t.Errorf("no TCP address among %q", host.Addrs())
+	}
+	if _, err := g.Identify(t.Context(), "/ip4/127.0.0.1/tcp/1"); err == nil {
+		t.Error("nobody was identified")
+	}
 }

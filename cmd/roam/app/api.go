@@ -31,6 +31,12 @@ type Engine interface {
 	// CodeUnreachable.
 	Join(ctx context.Context, s *State, o JoinOptions, progress func(Progress)) (Created, error)
 
+	// Recover makes this device in s, which holds nothing yet but its settings, a
+	// member of the hive of a recovery sheet, by a member that can be reached, and
+	// returns as Join does. Text that is no sheet is CodeUsage; that no member can be
+	// reached is CodeUnreachable.
+	Recover(ctx context.Context, s *State, o RecoverOptions, progress func(Progress)) (Created, error)
+
 	// Open opens the device of s without starting anything. Damage is an error
 	// of CodeDamaged that says what is damaged and has a hint at what to do.
 	Open(ctx context.Context, s *State, log *slog.Logger) (Device, error)
@@ -128,6 +134,14 @@ type JoinOptions struct {
 	Name      string   // 1 to 32 of a-z, 0-9 and '-'; the hive appends a number if it is taken
 	Role      string   // RoleCache, RoleArchive, or "" for what the invite says
 	Addresses []string // multiaddresses to try besides those in the code
+}
+
+// RecoverOptions say how a new device comes into the hive of a recovery sheet.
+type RecoverOptions struct {
+	Sheet     string   // its text
+	Name      string   // as in JoinOptions
+	Role      string   // RoleCache or RoleArchive
+	Addresses []string // multiaddresses of members; none: the local network is searched
 }
 
 // InviteOptions say whom an invite is for.

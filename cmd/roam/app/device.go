@@ -126,6 +126,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 		return d, damaged(s, "the drafts", err)
 	}
 	d.host.Receive(farewellProtocol, d.farewell)
+	d.host.Receive(recoverProtocol, d.readmit)
 	if err := d.remember(); err != nil {
 		return d, err
 	}
@@ -154,7 +155,12 @@ func (d *live) connects(dev device.ID) bool { return d.isMember(dev) && d.isMemb
 
 // visits returns the protocol by which a device that is no member may speak.
 func (d *live) visits(dev device.ID) string {
-	if d.isMember(d.self.ID) && d.out(dev) {
+	switch {
+	case !d.isMember(d.self.ID):
+		return ""
+	case device.HiveOf(dev) == d.id.members.Hive():
+		return recoverProtocol
+	case d.out(dev):
 		return farewellProtocol
 	}
 	return ""

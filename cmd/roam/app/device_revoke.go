@@ -42,7 +42,7 @@ func (d *live) Revoke(ctx context.Context, o RevokeOptions) (Revoked, error) {
 	}
 	return Revoked{
 		Device: DeviceInfo{ID: m.ID.String(), Name: m.Label, Role: m.Role.String()},
-		This: m.ID == d.self.ID, Reason: class.String(), AtRisk: risk.amount,
+		This:   m.ID == d.self.ID, Reason: class.String(), AtRisk: risk.amount,
 	}, nil
 }
 

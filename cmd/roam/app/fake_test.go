@@ -67,6 +67,17 @@ func (e fakeEngine) Join(ctx context.Context, s *State, o JoinOptions, progress 
 	return Created{}, errors.New("the code was refused")
 }
 
+func (e fakeEngine) Recover(_ context.Context, s *State, o RecoverOptions, progress func(Progress)) (Created, error) {
+	progress(Progress{Stage: "looking"})
+	switch {
+	case o.Sheet != "the way back\n":
+		return Created{}, usage("not a recovery sheet")
+	case len(o.Addresses) == 0:
+		return Created{}, failure(CodeUnreachable, "", "nobody answers")
+	}
+	return e.create(s, o.Name, o.Role)
+}
+
 func (e fakeEngine) Open(_ context.Context, s *State, log *slog.Logger) (Device, error) {
 	if _, err := os.Stat(filepath.Join(s.Database(), "broken")); err == nil {
 		return nil, failure(CodeDamaged, "put it back", "the database is damaged")
