@@ -163,6 +163,41 @@ func TestRevoke(t *testing.T) {
 		t.Errorf("blocks by epoch: %v", got)
 	}
 	nas.up()
-	_ = want
-	_ = fmt.Sprint
+
+	// The archive and the sheet, which is older than the epoch, are all that is left.
+	for i, args := range [][]string{{}, {"--address", nas.tcp()}} {
+		fresh := newDevice(t, fmt.Sprint("fresh", i))
+		l.host(fresh)
+		if _, err := fresh.Run(t.Context(), append([]string{"recover", "--name", fresh.Name, "--sheet", sheet}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+		fresh.up()
+		sameRoot(nas, fresh)
+		if got, err := listing(fresh.Mount); err != nil || got != want {
+			t.Errorf("%s shows, %v:\n%s\nwant\n%s", fresh.Name, err, got, want)
+		}
+		if talk, code := fresh.try("devices", "revoke", "laptop", "--sheet", sheet); i == 0 && code != 0 {
+			t.Errorf("revoke a lost device: %d\n%s", code, talk)
+		}
+	}
+	other := newDevice(t, "other")
+	l.host(other)
+	other.init()
+	stranger := newDevice(t, "stranger")
+	l.host(stranger)
+	if talk, code := stranger.try("recover", "--sheet", filepath.Join(other.State, "recovery-sheet.txt"), "--address", nas.tcp()); code != 4 {
+		t.Errorf("recover with the sheet of another hive: %d\n%s", code, talk)
+	}
+}
+
+// tcp returns host:port of the device on the network of the test.
+func (d *device) tcp() string {
+	d.t.Helper()
+	for _, a := range d.status().Addresses {
+		if parts := strings.Split(a, "/"); len(parts) == 5 && parts[1] == "ip4" && parts[3] == "tcp" && strings.HasPrefix(parts[2], "10.77.") {
+			return parts[2] + ":" + parts[4]
+		}
+	}
+	d.t.Fatalf("%s has no address: %q", d.Name, d.status().Addresses)
+	return ""
 }
