@@ -180,6 +180,7 @@ func TestRevoke(t *testing.T) {
 			t.Errorf("revoke a lost device: %d\n%s", code, talk)
 		}
 	}
+	leaves(t, nas)
 	other := newDevice(t, "other")
 	l.host(other)
 	other.init()
@@ -187,6 +188,38 @@ func TestRevoke(t *testing.T) {
 	l.host(stranger)
 	if talk, code := stranger.try("recover", "--sheet", filepath.Join(other.State, "recovery-sheet.txt"), "--address", nas.tcp()); code != 4 {
 		t.Errorf("recover with the sheet of another hive: %d\n%s", code, talk)
+	}
+}
+
+// leaves has the last one of the new devices remove itself, and see to it that it
+// does not learn what is written then.
+func leaves(t *testing.T, nas *device) {
+	t.Helper()
+	fresh := newDevice(t, "leaves")
+	fresh.Netns = nas.Netns
+	fresh.join(nas)
+	fresh.up()
+	connected(nas, fresh)
+	connected(fresh, nas)
+	sameRoot(nas, fresh)
+	if talk, code := fresh.try("devices", "revoke", "nas"); code != 2 {
+		t.Errorf("revoke of another device without a sheet: %d\n%s", code, talk)
+	}
+	if talk, code := fresh.try("devices", "revoke", "leaves"); code != 0 {
+		t.Errorf("leave: %d\n%s", code, talk)
+	}
+	eventually(t, time.Minute, "the others hear that a device left, and begin a new epoch", func() error {
+		if nas.members()["leaves"].Revoked == nil {
+			return errors.New("it is a member")
+		}
+		out, err := nas.Run(t.Context(), "status", "--json")
+		if err == nil && !strings.Contains(out, `"epoch":4,`) { // two were revoked before
+			err = errors.New(out)
+		}
+		return err
+	})
+	if err := os.WriteFile(filepath.Join(fresh.Mount, "more.txt"), []byte("x"), 0o644); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("a device that left writes: %v", err)
 	}
 }
 

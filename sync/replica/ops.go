@@ -258,6 +258,9 @@ func (r *Replica) Write(ino tree.Ino, base []tree.Dot, c tree.Content, dropDraft
 
 // PutDraft journals a draft; it survives kill -9 from now on.
 func (r *Replica) PutDraft(d tree.Draft) error {
+	if r.Revoked() {
+		return ErrRevoked
+	}
 	r.mu.RLock() // the file is not deleted meanwhile
 	defer r.mu.RUnlock()
 	s, noted := r.gone.of(d.Ino)

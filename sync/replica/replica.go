@@ -65,7 +65,7 @@ type Config struct {
 	Actor   tree.Actor
 	Members *device.Log
 	Spread  [32]byte // keys the shape of the Merkle tree; the same on all devices of a hive
-	Staging string // file path for a state that is being received
+	Staging string   // file path for a state that is being received
 	// Reserve finds room on the disk for n bytes of such a state before any of it is
 	// taken. Default: there is always room.
 	Reserve func(ctx context.Context, n int64) (Room, error)

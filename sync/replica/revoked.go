@@ -46,10 +46,8 @@ func (r *Replica) shut(dev device.ID) bool {
 }
 
 // heardOfFormer reports whether a message is listened to that a device sent which is
-// no member: what it has done is noted, and its log may say more.
-func heardOfFormer(kind byte) bool {
-	return kind == msgMembers || kind == msgCommit || kind == msgMore
-}
+// no member: what it has done is taken or noted. Its log could only fill ours.
+func heardOfFormer(kind byte) bool { return kind == msgCommit || kind == msgMore }
 
 // stoppedLocked returns why nothing is changed here any more, or nil.
 func (r *Replica) stoppedLocked() error {

@@ -193,6 +193,7 @@ type Status struct {
 	Peers         []PeerStatus  `json:"peers"` // the other devices, by name
 	WaitingToCopy Amount        `json:"waiting_to_copy"`
 	Conflicts     int           `json:"conflicts"`
+	Epoch         uint32        `json:"epoch"`     // whose secret seals what is written now; a new one begins when a device is removed
 	Revoked       bool          `json:"revoked"`   // this device was removed from the hive
 	HeldBack      HeldBack      `json:"held_back"` // what devices did after they were removed
 	SafeToStop    bool          `json:"safe_to_stop"`

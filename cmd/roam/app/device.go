@@ -43,7 +43,8 @@ type live struct {
 	keeper   *copies.Keeper
 	overhead *overhead
 
-	news chan struct{} // cap 1: the membership log has grown
+	news     chan struct{} // cap 1: the membership log has grown
+	learning sync.Mutex    // held while keys learns
 
 	readers readers // whose blocks programs wait for
 
@@ -73,10 +74,11 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	if d.id, err = loadIdentity(s, d.store); err != nil {
 		return d, err
 	}
-	var in bool // or it was: loadIdentity has checked it
-	if d.self, in = d.id.members.Member(d.id.key.ID()); !in {
-		d.self, _ = d.id.members.WasMember(d.id.key.ID())
+	self, in := d.id.members.Member(d.id.key.ID())
+	if !in { // but it was: loadIdentity has checked it
+		self, _ = d.id.members.WasMember(d.id.key.ID())
 	}
+	d.self = self
 	limit := cfg.Limit(d.self.Role.String())
 	if d.keys, err = d.id.keys(); err != nil {
 		return d, err
@@ -106,7 +108,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 		Keys: d.keys, Archive: archive, Counts: d.isMember, Log: log,
 	})
 	if d.host, err = p2p.New(p2p.Config{
-		Key: d.id.key.Private(), Listen: cfg.Listen, MDNS: cfg.MDNS, Hive: d.id.members.Hive(),
+		Key: d.id.key.Private(), Listen: cfg.Listen, MDNS: cfg.MDNS && in, Hive: d.id.members.Hive(),
 		Allowed: d.connects, Visitor: d.visits, TurnedAway: d.turnedAway,
 		Learned: d.learned, Log: log,
 	}); err != nil {

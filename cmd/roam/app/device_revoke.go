@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/roamfs/roamfs/peer/device"
 	"github.com/roamfs/roamfs/sync/copies"
@@ -29,6 +30,9 @@ func (d *live) Revoke(ctx context.Context, o RevokeOptions) (Revoked, error) {
 		if _, err := d.Flush(ctx); err != nil { // what it leaves behind is what the others have then
 			return Revoked{}, err
 		}
+		if len(d.id.members.Members()) > 1 && len(d.host.Connected()) == 0 && !o.Force {
+			return Revoked{}, failure(CodeUnreachable, "try again when another device can be reached, or add --force", "no other device would hear of it")
+		}
 	}
 	risk, err := d.risk(ctx, m)
 	if err != nil {
@@ -40,11 +44,21 @@ func (d *live) Revoke(ctx context.Context, o RevokeOptions) (Revoked, error) {
 	if err := d.replica.Revoke(by, m.ID, class); err != nil {
 		return Revoked{}, err
 	}
+	if m.ID == d.self.ID {
+		// Whoever hears of it parts from this device.
+		err := d.await(ctx, heardTime, func() bool { return len(d.host.Connected()) == 0 })
+		if err != nil && !errors.Is(err, errNoProgress) {
+			return Revoked{}, err
+		}
+	}
 	return Revoked{
 		Device: DeviceInfo{ID: m.ID.String(), Name: m.Label, Role: m.Role.String()},
 		This:   m.ID == d.self.ID, Reason: class.String(), AtRisk: risk.amount,
 	}, nil
 }
+
+// heardTime is how long a device that leaves waits for others to hear of it.
+const heardTime = 5 * time.Second
 
 // revoker returns the key that may remove m: that of the owner from a recovery
 // sheet or, if m is this device, its own.
@@ -70,6 +84,7 @@ func (d *live) revoker(m device.Member, text string) (device.Key, error) {
 // risk is what removing a device would put at risk.
 type risk struct {
 	last    bool // it is the only device
+	unheard bool // what it changed last is not known to others
 	archive bool // it is the only archive, and there are others
 	amount  Amount
 }
@@ -81,6 +96,8 @@ func (r risk) text(name string) string {
 		return fmt.Sprintf("%s is the last device of the hive", name)
 	case r.amount.Files > 0:
 		return fmt.Sprintf("%s only on %s as far as is known here", existsText(r.amount), name)
+	case r.unheard:
+		return fmt.Sprintf("no other device has said yet that it knows the latest changes of %s", name)
 	case r.archive:
 		return fmt.Sprintf("%s is the last archive of the hive: no other device keeps everything", name)
 	}
@@ -99,6 +116,7 @@ func (d *live) risk(ctx context.Context, m device.Member) (r risk, err error) {
 	r.archive = m.Role == device.Archive && archives == 1
 	if m.ID == d.self.ID {
 		r.amount.Files, r.amount.Bytes = d.keeper.Waiting()
+		r.unheard = d.replica.Unshared()
 		return r, nil
 	}
 	seen := map[tree.Ino]bool{}

@@ -33,6 +33,7 @@ func (d *live) Status(context.Context) (Status, error) {
 			PinnedBytes: u.Pinned, Blocks: u.Blocks,
 		},
 		Conflicts:   len(conflicts),
+		Epoch:       d.keys.Epoch(),
 		Revoked:     d.replica.Revoked(),
 		HeldBack:    d.heldBack(),
 		Unavailable: d.unavailable(),

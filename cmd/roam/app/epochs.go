@@ -53,6 +53,8 @@ func (id *identity) learn(keys *block.Keys) error {
 
 // learnSecrets learns what the membership log has for this device.
 func (d *live) learnSecrets() {
+	d.learning.Lock() // what was looked at last is what counts
+	defer d.learning.Unlock()
 	before := d.keys.Epoch()
 	if err := d.id.learn(d.keys); err != nil {
 		d.log.Error("secrets of the hive", "err", err)
