@@ -54,9 +54,10 @@
 // claims it first. Of several devices that want one label the first keeps it and
 // the others get "-2", "-3" and so on, after all plain labels are given out.
 //
-// What a revoked device wrote counts up to the cutoffs of its revocation (of
-// several, the farthest): the newest commit of each of its incarnations that
-// whoever revoked it knew of. What lies beyond is for package sync/replica to judge.
+// What a revoked device wrote counts up to the cutoffs of its revocation: the
+// newest commit of each of its incarnations that whoever revoked it knew of. Of
+// several revocations the farthest counts, and those of the owner before one of
+// the device itself. What lies beyond is for package sync/replica to judge.
 //
 // # Epochs
 //

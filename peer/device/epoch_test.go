@@ -189,22 +189,43 @@ func TestEpochAuthority(t *testing.T) {
 	}
 }
 
-// TestRevokeCutoffs: of several revocations the farthest cutoff counts.
+// TestRevokeCutoffs: of several revocations by the owner the farthest cutoff
+// counts, whatever the device says itself, or another one that leaves.
 func TestRevokeCutoffs(t *testing.T) {
 	a := threeDevices(t)
+	second := NewActor(testKey(3).ID(), [16]byte{33})
+	if _, err := a.Add(testKey(1), testKey(3).ID(), "dev", Cache, second, epoch); err != nil {
+		t.Fatal(err)
+	}
 	b := clone(t, a)
-	for _, c := range []struct {
-		l   *Log
-		ctr uint64
-	}{{a, 5}, {b, 7}} {
-		if err := c.l.Revoke(testKey(0), testKey(3).ID(), ClassLost, []Cutoff{{Actor: testActor(3), Ctr: c.ctr}}, epoch); err != nil {
+	thief := clone(t, a)
+	cut := func(l *Log, by, dev byte, one, two uint64) {
+		cutoffs := []Cutoff{{Actor: testActor(3), Ctr: one}, {Actor: second, Ctr: two}}
+		if err := l.Revoke(testKey(by), testKey(dev).ID(), ClassLost, cutoffs, epoch); err != nil {
 			t.Fatal(err)
 		}
 	}
-	merged(t, a, b)
-	if a.Cutoff(testActor(3)).Ctr != 7 || b.Cutoff(testActor(3)).Ctr != 7 || a.Cutoff(testActor(1)).Ctr != 0 {
-		t.Errorf("cutoffs %v and %v", a.Cutoff(testActor(3)), b.Cutoff(testActor(3)))
+	cut(thief, 2, 2, 80, 80) // of another device
+	if got := thief.Cutoff(testActor(3)).Ctr; got != 0 {
+		t.Errorf("a device that leaves says that %d commits of another count", got)
 	}
+	cut(thief, 3, 3, 90, 90)
+	if got := thief.Cutoff(testActor(3)).Ctr; got != 90 {
+		t.Errorf("%d commits of a device that left count", got)
+	}
+	cut(a, 0, 3, 5, 7)
+	cut(b, 0, 3, 7, 5)
+	merged(t, a, thief)
+	merged(t, a, b)
+	for _, l := range []*Log{a, b} {
+		if one, two := l.Cutoff(testActor(3)).Ctr, l.Cutoff(second).Ctr; one != 7 || two != 7 {
+			t.Errorf("%d and %d commits count, want 7", one, two)
+		}
+	}
+	if l := threeDevices(t); l.Cutoff(testActor(3)).Ctr != 0 {
+		t.Error("a member has a cutoff")
+	}
+	a = threeDevices(t)
 	if err := a.Revoke(testKey(1), testKey(2).ID(), ClassLost, nil, epoch); !errors.Is(err, ErrNotOwner) {
 		t.Errorf("a device revokes another: %v", err)
 	}

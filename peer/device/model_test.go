@@ -67,7 +67,7 @@ func TestUnionModel(t *testing.T) {
 						}
 					}
 				}
-				if err := l.Rotate(by, [32]byte{1, byte(len(l.Records())), byte(next)}, epoch); err != nil || l.Stale() || len(l.Lacking()) > 0 {
+				if err := l.Rotate(by, [32]byte{1, byte(len(l.Records())), next}, epoch); err != nil || l.Stale() || len(l.Lacking()) > 0 {
 					rt.Fatal(err, l.Stale(), l.Lacking())
 				}
 			},

@@ -54,7 +54,7 @@ func (l *Log) WasMember(id ID) (Member, bool) {
 
 // Cutoff returns the last commit of a revoked device's actor that counts in any
 // case. Ctr is 0 if none does, and for the actors of devices that are members.
-func (l *Log) Cutoff(actor [8]byte) Cutoff { return l.current().cutoffs[actor] }
+func (l *Log) Cutoff(actor [8]byte) Cutoff { return l.current().cutoff(actor) }
 
 // Notice returns an encoded log that tells dev that it does not belong to the hive
 // any more, and nothing that was said besides after that: the revocation of dev

@@ -53,7 +53,7 @@ type state struct {
 	present int
 	byID    map[ID]int      // index of members, of those that are or were
 	actors  map[[8]byte]int // index of members
-	cutoffs map[[8]byte]Cutoff
+	cutoffs map[cutoffKey]Cutoff
 	epochs  []epochState // ascending by number and secret
 }
 
@@ -215,7 +215,7 @@ func (st *state) effective(hive HiveID) []bool {
 // derive reads the records in order and fills in the members.
 func (st *state) derive(hive HiveID) {
 	st.byID, st.actors = make(map[ID]int), make(map[[8]byte]int)
-	st.cutoffs = make(map[[8]byte]Cutoff)
+	st.cutoffs = make(map[cutoffKey]Cutoff)
 	eff := st.effective(hive)
 	var all []Member
 	pos := make(map[ID]int) // index of all
@@ -244,7 +244,7 @@ func (st *state) derive(hive HiveID) {
 					m.Revoked, m.RevokedAt = true, r.Time()
 				}
 			}
-			st.cutOff(r)
+			st.cutOff(hive, r)
 		case KindRole:
 			if known {
 				all[at].Role = r.Role
@@ -306,15 +306,38 @@ func (st *state) outside(eff []bool, pos map[ID]int, taken map[[8]byte]bool) (ou
 	return out
 }
 
+// A cutoffKey says which cutoff: of an actor, by a revocation of a device, on the
+// word of the owner or of the device itself.
+type cutoffKey struct {
+	dev   ID
+	actor [8]byte
+	owner bool
+}
+
 // cutOff notes up to where the commits of a revoked device count: of several
 // revocations, the farthest.
-func (st *state) cutOff(r *Record) {
+func (st *state) cutOff(hive HiveID, r *Record) {
 	for _, c := range r.Cutoffs {
-		old, ok := st.cutoffs[c.Actor]
+		k := cutoffKey{r.Device, c.Actor, HiveOf(r.Signer) == hive}
+		old, ok := st.cutoffs[k]
 		if !ok || c.Ctr > old.Ctr || c.Ctr == old.Ctr && string(c.Hash[:]) < string(old.Hash[:]) {
-			st.cutoffs[c.Actor] = c
+			st.cutoffs[k] = c
 		}
 	}
+	if HiveOf(r.Signer) == hive {
+		st.cutoffs[cutoffKey{dev: r.Device, owner: true}] = Cutoff{} // there is no actor of zeros
+	}
+}
+
+// cutoff returns the cutoff of an actor. A device cannot extend what the owner has
+// cut off by revoking itself, nor speak of the actors of another one.
+func (st *state) cutoff(actor [8]byte) Cutoff {
+	m, ok := st.byActor(actor)
+	if !ok {
+		return Cutoff{}
+	}
+	_, owner := st.cutoffs[cutoffKey{dev: m.ID, owner: true}]
+	return st.cutoffs[cutoffKey{m.ID, actor, owner}]
 }
 
 // distinctLabels numbers labels that several members want. The first keeps it.

@@ -14,10 +14,10 @@ import (
 )
 
 // met connects two members until they know the same, and parts them.
-func met(tb *testing.T, a, b *node) {
-	tb.Helper()
+func met(t *testing.T, a, b *node) {
+	t.Helper()
 	w := connect(a, b)
-	await(tb, func() bool {
+	await(t, func() bool {
 		if a.log.Hash() != b.log.Hash() {
 			return false
 		}
@@ -33,10 +33,10 @@ func met(tb *testing.T, a, b *node) {
 
 // told connects a with b, which was revoked as one of them knows, until both know
 // it, and parts them.
-func told(tb *testing.T, a, b *node) {
-	tb.Helper()
+func told(t *testing.T, a, b *node) {
+	t.Helper()
 	w := connect(a, b)
-	await(tb, func() bool { return a.shut(b.key.ID()) && b.Revoked() })
+	await(t, func() bool { return a.shut(b.key.ID()) && b.Revoked() })
 	w.disconnect()
 }
 
