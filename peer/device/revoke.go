@@ -61,7 +61,7 @@ func (l *Log) Cutoff(actor [8]byte) Cutoff { return l.current().cutoff(actor) }
 // with its past or, if dev was never revoked itself, every revocation. It is nil
 // for members and devices that never belonged.
 func (l *Log) Notice(dev ID) []byte {
-	if m, ok := l.WasMember(dev); !ok || !m.Revoked {
+	if _, ok := l.WasMember(dev); !ok {
 		return nil
 	}
 	st := l.current()

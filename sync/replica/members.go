@@ -103,10 +103,8 @@ func (r *Replica) SubscribeMembers(fn func()) {
 	r.changes = append(r.changes, fn)
 }
 
-// Members returns the membership log.
-func (r *Replica) Members() *device.Log { return r.cfg.Members }
-
-// MergeMembers takes the encoded log of another device, of which it came from.
+// MergeMembers takes the encoded log that came from a device, which need not be a
+// member: every record speaks for itself.
 func (r *Replica) MergeMembers(from device.ID, encoded []byte) error {
 	return r.mergeMembers(from, encoded)
 }
