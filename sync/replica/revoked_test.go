@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -276,4 +277,38 @@ func TestRevocationModel(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestFormerIsNotHeard: a revoked device cannot fill the log of a member, nor have
+// it take a tree.
+func TestFormerIsNotHeard(t *testing.T) {
+	n := hive(t, 2)
+	lost := n[1]
+	guest, err := device.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(
+		lost.Add(guest.ID(), "guest", device.Cache, [8]byte{9}),
+		n[0].Revoke(n[0].owner, lost.key.ID(), device.ClassLost),
+	); err != nil {
+		t.Fatal(err)
+	}
+	n[0].Connected(lost.key.ID(), func(context.Context, []byte) error { return nil })
+	defer n[0].Disconnected(lost.key.ID())
+	before := n[0].log.Hash()
+	for name, msg := range map[string][]byte{
+		"log":   append([]byte{msgMembers}, lost.log.Encode()...),
+		"offer": encodeOffer(1000),
+	} {
+		if err := n[0].Receive(t.Context(), lost.key.ID(), msg); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s := &n[0].sessions
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n[0].log.Hash() != before || s.joining != nil {
+		t.Error("a revoked device is heard")
+	}
 }
