@@ -28,7 +28,7 @@
 //   - its signer has authority in its past. For [KindGenesis] the signer is the owner
 //     key, by which the hive is named, and there are no parents. For [KindAdd],
 //     [KindRole] and [KindRename] it is the owner key or a device which the past
-//     admits and does not revoke. For [KindRevoke] it is the owner key, or the
+//     admits and does not revoke; so it is for [KindEpoch]. For [KindRevoke] it is the owner key, or the
 //     device that leaves;
 //   - the device that a [KindRevoke], [KindRole] or [KindRename] speaks of is admitted by
 //     its past.
@@ -54,8 +54,27 @@
 // claims it first. Of several devices that want one label the first keeps it and
 // the others get "-2", "-3" and so on, after all plain labels are given out.
 //
-// This version makes no revoke records yet. It reads, checks, keeps, passes on
-// and obeys them.
+// What a revoked device wrote counts up to the cutoffs of its revocation: the
+// newest commit of each of its incarnations that whoever revoked it knew of. Of
+// several revocations the farthest counts, and those of the owner before one of
+// the device itself. What lies beyond is for package sync/replica to judge.
+//
+// # Epochs
+//
+// The secret that seals blocks belongs to an epoch. The first epoch is number 1; its
+// secret is given to each device when it is paired and stands on the recovery
+// sheet. An epoch record names a later epoch by its number and a hash of its
+// secret ([SecretID]) and carries the secret, sealed for each member (share.go).
+// Its number is one more than the greatest in its past; or else number and
+// secret are those of a record in its past, and it hands that secret to members
+// that did not have it. A share is for a device that the past admits and does
+// not revoke.
+//
+// Of the records with an effect the greatest number is the epoch in which members
+// seal, and of several secrets with that number the one with the lowest hash. Every
+// secret that a device can open serves for reading, whoever made it. An epoch is
+// stale unless each of its records has every revocation in its past; then a
+// revoked device may know its secret, and some member begins another one.
 //
 // # Format of a record
 //
@@ -63,7 +82,7 @@
 // any other.
 //
 //	version   1   0x01
-//	kind      1   1 genesis, 2 add, 3 revoke, 4 role, 5 rename
+//	kind      1   1 genesis, 2 add, 3 revoke, 4 role, 5 rename, 6 epoch
 //	hive     32
 //	signer   32   ed25519 public key
 //	wall      8   signer's clock, milliseconds since 1970, at most 2^53; never decides anything
@@ -79,6 +98,8 @@
 //	               {actor 8 strictly ascending, ctr 8, commit hash 32}
 //	role           device 32, role 1
 //	rename         device 32, label
+//	epoch          number 4 (at least 2), secret id 32, count 1 (1 to 128), count
+//	               times {device 32 strictly ascending, sealed secret 80}
 //	label          length 1 (1 to 32), bytes of a-z 0-9 '-', the first not '-'
 //	role           1 cache, 2 archive
 //	class          1 retired, 2 lost, 3 compromised

@@ -10,6 +10,9 @@ func FuzzDecodeRecord(f *testing.F) {
 	for _, r := range allKinds(f).Records() {
 		f.Add(r.Encode())
 	}
+	for _, r := range epochLog(f).Records() {
+		f.Add(r.Encode())
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := DecodeRecord(b)
 		if err != nil {
@@ -27,6 +30,7 @@ func FuzzDecodeRecord(f *testing.F) {
 func FuzzDecode(f *testing.F) {
 	f.Add(allKinds(f).Encode())
 	f.Add(newLog(f).Encode())
+	f.Add(epochLog(f).Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, err := Decode(b)
 		if err != nil {

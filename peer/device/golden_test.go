@@ -31,6 +31,16 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+// read returns testdata/name.
+func read(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 var epoch = time.Date(2027, 1, 2, 3, 4, 5, 678e6, time.UTC)
 
 // testKey returns the nth of a fixed row of keys; 0 is the owner's.

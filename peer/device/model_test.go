@@ -50,6 +50,27 @@ func TestUnionModel(t *testing.T) {
 					rt.Fatal(err)
 				}
 			},
+			"epoch": func(rt *rapid.T) {
+				l := pick()
+				if len(l.Members()) == 0 {
+					rt.Skip("nobody")
+				}
+				by := member(l)
+				if lacking := l.Lacking(); len(lacking) > 0 {
+					n, id := l.Epoch()
+					for _, s := range l.Secrets(by) {
+						if s.Epoch != n || s.ID() != id {
+							continue
+						}
+						if err := l.Share(by, s, epoch); err != nil || len(l.Lacking()) > 0 {
+							rt.Fatal(err, l.Lacking())
+						}
+					}
+				}
+				if err := l.Rotate(by, [32]byte{1, byte(len(l.Records())), next}, epoch); err != nil || l.Stale() || len(l.Lacking()) > 0 {
+					rt.Fatal(err, l.Stale(), l.Lacking())
+				}
+			},
 			"rename": func(rt *rapid.T) {
 				l := pick()
 				if len(l.Members()) == 0 {
@@ -93,6 +114,19 @@ func TestUnionModel(t *testing.T) {
 		}
 		if !bytes.Equal(got.Encode(), want.Encode()) {
 			rt.Fatal("the order of records matters")
+		}
+		n, id := want.Epoch()
+		if m, other := got.Epoch(); m != n || id != other || got.Stale() != want.Stale() {
+			rt.Fatal("the order of records matters for the epoch")
+		}
+		for _, m := range want.Former() {
+			for k := byte(1); k < next; k++ {
+				for _, s := range want.Secrets(testKey(k)) {
+					if testKey(k).ID() == m.ID && !want.Stale() && s.Epoch == n && s.ID() == id {
+						rt.Fatalf("%s was revoked and knows the secret of an epoch that is not stale", m.Label)
+					}
+				}
+			}
 		}
 		checkSane(rt, want)
 	})

@@ -23,6 +23,8 @@ const (
 	KindRole Kind = 4
 	// KindRename gives a member another label.
 	KindRename Kind = 5
+	// KindEpoch hands the secret of an epoch to members, sealed for each.
+	KindEpoch Kind = 6
 )
 
 // String returns the word of the format description.
@@ -38,6 +40,8 @@ func (k Kind) String() string {
 		return "role"
 	case KindRename:
 		return "rename"
+	case KindEpoch:
+		return "epoch"
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
@@ -54,6 +58,32 @@ const (
 	ClassCompromised Class = 3
 )
 
+// String returns the word of the format description.
+func (c Class) String() string {
+	switch c {
+	case ClassRetired:
+		return "retired"
+	case ClassLost:
+		return "lost"
+	case ClassCompromised:
+		return "compromised"
+	}
+	return fmt.Sprintf("class(%d)", uint8(c))
+}
+
+// ErrClass reports a class that does not exist.
+var ErrClass = errors.New("no such reason for a revocation")
+
+// ParseClass reads what [Class.String] writes. Any other text gives [ErrClass].
+func ParseClass(s string) (Class, error) {
+	for c := ClassRetired; c <= ClassCompromised; c++ {
+		if s == c.String() {
+			return c, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: %q", ErrClass, s)
+}
+
 // A Cutoff is the last commit of a revoked device's incarnation that still counts.
 type Cutoff struct {
 	Actor [8]byte
@@ -65,10 +95,11 @@ type Cutoff struct {
 const (
 	maxParents = 64
 	maxCutoffs = 64
+	maxShares  = 128
 	maxWall    = 1 << 53 // ms
 	sigLen     = 64
 	// MaxRecord is the length of the longest encoded record, in bytes.
-	MaxRecord = recordHead + 32*maxParents + 32 + 2 + 48*maxCutoffs + sigLen
+	MaxRecord = recordHead + 32*maxParents + 4 + 32 + 1 + shareLen*maxShares + sigLen
 	// recordHead counts version, kind, hive, signer, wall and the parent count.
 	recordHead = 1 + 1 + 32 + 32 + 8 + 1
 )
@@ -94,13 +125,16 @@ type Record struct {
 	Signer  ID     // a device, or the owner
 	Wall    int64  // signer's clock, milliseconds since 1970
 	Parents []Hash // ascending
-	Device  ID     // of whom it speaks
+	Device  ID     // of whom it speaks; zero in an epoch
 
 	Label   string   // genesis, add, rename
 	Role    Role     // genesis, add, role
 	Actor   [8]byte  // genesis, add
 	Class   Class    // revoke
 	Cutoffs []Cutoff // revoke; ascending by actor
+	Epoch   uint32   // epoch; at least 2
+	Secret  SecretID // epoch; of its secret
+	Shares  []Share  // epoch; ascending by device
 
 	Sig [64]byte
 }
@@ -117,7 +151,7 @@ func (r *Record) Hash() Hash { return blake3.Sum256(r.Encode()) }
 
 // body returns the encoding without the signature.
 func (r *Record) body() []byte {
-	b := make([]byte, 0, 256+32*len(r.Parents)+48*len(r.Cutoffs))
+	b := make([]byte, 0, 256+32*len(r.Parents)+48*len(r.Cutoffs)+shareLen*len(r.Shares))
 	b = append(b, recordVersion, byte(r.Kind))
 	b = append(b, r.Hive[:]...)
 	b = append(b, r.Signer[:]...)
@@ -125,6 +159,9 @@ func (r *Record) body() []byte {
 	b = append(b, byte(len(r.Parents)))
 	for _, p := range r.Parents {
 		b = append(b, p[:]...)
+	}
+	if r.Kind == KindEpoch {
+		return appendEpoch(b, r)
 	}
 	b = append(b, r.Device[:]...)
 	switch r.Kind {
@@ -143,6 +180,7 @@ func (r *Record) body() []byte {
 		b = append(b, byte(r.Role))
 	case KindRename:
 		b = appendLabel(b, r.Label)
+	case KindEpoch: // above
 	}
 	return b
 }
@@ -184,6 +222,9 @@ func (r *Record) check() error {
 	}
 	if r.Kind == KindGenesis && HiveOf(r.Signer) != r.Hive {
 		return bad("a signer who does not own the hive")
+	}
+	if r.Kind == KindEpoch {
+		return r.checkEpoch()
 	}
 	if r.Device.IsZero() {
 		return bad("no device")
@@ -252,7 +293,9 @@ func DecodeRecord(b []byte) (Record, error) {
 	} else if n > 0 {
 		return Record{}, fmt.Errorf("%w: %d parents", ErrRecord, n)
 	}
-	d.into(r.Device[:])
+	if r.Kind != KindEpoch {
+		d.into(r.Device[:])
+	}
 	switch r.Kind {
 	case KindGenesis, KindAdd:
 		r.Role = Role(d.byte())
@@ -274,6 +317,10 @@ func DecodeRecord(b []byte) (Record, error) {
 		r.Role = Role(d.byte())
 	case KindRename:
 		r.Label = d.label()
+	case KindEpoch:
+		if err := d.epoch(&r); err != nil {
+			return Record{}, err
+		}
 	}
 	d.into(r.Sig[:])
 	if d.short || len(d.b) != 0 {

@@ -23,6 +23,10 @@ type Member struct {
 	// it does not follow a rename. It need not be unique.
 	Enrolled string
 	Revoked  bool
+	// Class and RevokedAt say why and when, by the clock of whoever revoked it: the
+	// gravest reason and the first time, if there are several revocations.
+	Class     Class
+	RevokedAt time.Time
 }
 
 // A set holds positions in state.records.
@@ -43,10 +47,14 @@ type state struct {
 	past    []set        // by record: everything before it, without itself
 	hash    [32]byte
 
-	members []Member // those present first, each part in order of admission
+	// members are those present, then those revoked, then those that only a device
+	// admitted which was revoked; each part in order of admission.
+	members []Member
 	present int
-	byID    map[ID]int      // index of members
+	byID    map[ID]int      // index of members, of those that are or were
 	actors  map[[8]byte]int // index of members
+	cutoffs map[cutoffKey]Cutoff
+	epochs  []epochState // ascending by number and secret
 }
 
 // newState checks the authority of every record in its past and derives the
@@ -74,6 +82,7 @@ func newState(hive HiveID, recs []Record) (*state, error) {
 		}
 	}
 	st.derive(hive)
+	st.deriveEpochs(hive)
 	st.hash = st.sum(hive)
 	return st, nil
 }
@@ -143,6 +152,8 @@ func (st *state) authority(hive HiveID, i int) error {
 			return fmt.Errorf("%s may not revoke %s: %w", r.Signer.Short(), r.Device.Short(), ErrSignature)
 		}
 	case KindRole, KindRename:
+	case KindEpoch:
+		return st.epochAuthority(i)
 	default:
 		return nil
 	}
@@ -165,7 +176,7 @@ func (st *state) admitted(dev ID, past *set, unrevoked bool) bool {
 				if unrevoked {
 					return false
 				}
-			case KindRole, KindRename:
+			case KindRole, KindRename, KindEpoch:
 			}
 		}
 	}
@@ -204,6 +215,7 @@ func (st *state) effective(hive HiveID) []bool {
 // derive reads the records in order and fills in the members.
 func (st *state) derive(hive HiveID) {
 	st.byID, st.actors = make(map[ID]int), make(map[[8]byte]int)
+	st.cutoffs = make(map[cutoffKey]Cutoff)
 	eff := st.effective(hive)
 	var all []Member
 	pos := make(map[ID]int) // index of all
@@ -227,8 +239,12 @@ func (st *state) derive(hive HiveID) {
 			}
 		case KindRevoke:
 			if known {
-				all[at].Revoked = true
+				m := &all[at]
+				if m.Class = max(m.Class, r.Class); !m.Revoked {
+					m.Revoked, m.RevokedAt = true, r.Time()
+				}
 			}
+			st.cutOff(hive, r)
 		case KindRole:
 			if known {
 				all[at].Role = r.Role
@@ -237,6 +253,7 @@ func (st *state) derive(hive HiveID) {
 			if known {
 				all[at].Label = r.Label
 			}
+		case KindEpoch:
 		}
 	}
 	for _, revoked := range []bool{false, true} {
@@ -249,13 +266,78 @@ func (st *state) derive(hive HiveID) {
 			st.present = len(st.members)
 		}
 	}
+	inside := len(st.members)
+	st.members = append(st.members, st.outside(eff, pos, taken)...)
 	distinctLabels(st.members)
 	for i, m := range st.members {
-		st.byID[m.ID] = i
+		if i < inside {
+			st.byID[m.ID] = i
+		}
 		for _, a := range m.Actors {
 			st.actors[a] = i
 		}
 	}
+}
+
+// outside returns the devices that only records without effect admit, as revoked
+// ones: what they wrote may have reached members before that was known, so their
+// actors must have an owner.
+func (st *state) outside(eff []bool, pos map[ID]int, taken map[[8]byte]bool) (out []Member) {
+	at := make(map[ID]int) // index of out
+	for i := range st.records {
+		r := &st.records[i]
+		if _, known := pos[r.Device]; known || eff[i] || r.Kind != KindAdd {
+			continue
+		}
+		j, ok := at[r.Device]
+		if !ok {
+			j = len(out)
+			at[r.Device] = j
+			out = append(out, Member{
+				ID: r.Device, Label: r.Label, Enrolled: r.Label, Role: r.Role, Added: r.Time(),
+				Revoked: true, Class: ClassCompromised, RevokedAt: r.Time(),
+			})
+		}
+		if !taken[r.Actor] {
+			taken[r.Actor] = true
+			out[j].Actors = append(out[j].Actors, r.Actor)
+		}
+	}
+	return out
+}
+
+// A cutoffKey says which cutoff: of an actor, by a revocation of a device, on the
+// word of the owner or of the device itself.
+type cutoffKey struct {
+	dev   ID
+	actor [8]byte
+	owner bool
+}
+
+// cutOff notes up to where the commits of a revoked device count: of several
+// revocations, the farthest.
+func (st *state) cutOff(hive HiveID, r *Record) {
+	for _, c := range r.Cutoffs {
+		k := cutoffKey{r.Device, c.Actor, HiveOf(r.Signer) == hive}
+		old, ok := st.cutoffs[k]
+		if !ok || c.Ctr > old.Ctr || c.Ctr == old.Ctr && string(c.Hash[:]) < string(old.Hash[:]) {
+			st.cutoffs[k] = c
+		}
+	}
+	if HiveOf(r.Signer) == hive {
+		st.cutoffs[cutoffKey{dev: r.Device, owner: true}] = Cutoff{} // there is no actor of zeros
+	}
+}
+
+// cutoff returns the cutoff of an actor. A device cannot extend what the owner has
+// cut off by revoking itself, nor speak of the actors of another one.
+func (st *state) cutoff(actor [8]byte) Cutoff {
+	m, ok := st.byActor(actor)
+	if !ok {
+		return Cutoff{}
+	}
+	_, owner := st.cutoffs[cutoffKey{dev: m.ID, owner: true}]
+	return st.cutoffs[cutoffKey{m.ID, actor, owner}]
 }
 
 // distinctLabels numbers labels that several members want. The first keeps it.

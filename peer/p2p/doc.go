@@ -11,6 +11,11 @@
 // The gate is asked again for every stream, and [Host.Disconnect] ends what is
 // open when a device is no longer a member.
 //
+// A visitor is a device that is not allowed and may use one protocol
+// ([Config.Visitor]): one that was a member, to be told that it is none any more,
+// and whoever proves the owner key in the handshake, to bring in a new device. Its
+// connections count for nothing else, and end after [visitTime].
+//
 // Nothing is contacted but the addresses of devices: no relays, no DHT, no
 // bootstrap or STUN servers, no port mapping, no metrics.
 //

@@ -48,6 +48,16 @@ type Config struct {
 	// goroutines.
 	Allowed func(device.ID) bool
 
+	// Visitor returns the one protocol that a device which is not allowed may use,
+	// or "" for none, which is what nil does; see [Host.Receive]. It is called often, from many
+	// goroutines.
+	Visitor func(device.ID) string
+
+	// TurnedAway, if not nil, is called when a device has taken a connection and
+	// serves nothing on it, as it does if this device is no member for it. With open
+	// it can be asked by a protocol for visitors. The connection ends when it returns.
+	TurnedAway func(ctx context.Context, dev device.ID, open func(proto string) (Stream, error))
+
 	// MDNS makes the device known on the local network, and looks for others.
 	MDNS bool
 
@@ -74,6 +84,7 @@ type Host struct {
 	sw      *swarm.Swarm
 	parts   *parts
 	mux     *msmux.MultistreamMuxer[protocol.ID]
+	visits  *msmux.MultistreamMuxer[protocol.ID] // of visitors
 	book    *book
 	start   time.Time
 
@@ -116,6 +127,7 @@ func New(cfg Config) (*Host, error) {
 	h := &Host{
 		allowed: cfg.Allowed, cfg: cfg, log: log,
 		mux:     msmux.NewMultistreamMuxer[protocol.ID](),
+		visits:  msmux.NewMultistreamMuxer[protocol.ID](),
 		book:    newBook(cfg.Learned),
 		start:   time.Now(),
 		conns:   make(map[network.Conn]*conn),
@@ -124,7 +136,7 @@ func New(cfg Config) (*Host, error) {
 		newEvt:  make(chan struct{}, 1),
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
-	parts, err := newParts(cfg.Key, gate(cfg.Allowed), memberLimits())
+	parts, err := newParts(cfg.Key, gate(h.admits), memberLimits())
 	if err != nil {
 		h.cancel()
 		return nil, fmt.Errorf("p2p: %w", err)
@@ -133,7 +145,7 @@ func New(cfg Config) (*Host, error) {
 	h.Handle(wire.PingProtocol, h.servePing)
 	h.sw.SetStreamHandler(h.inbound)
 	h.sw.Notify(&network.NotifyBundle{
-		ConnectedF:    func(_ network.Network, nc network.Conn) { h.conn(nc) },
+		ConnectedF:    func(_ network.Network, nc network.Conn) { h.arrived(nc) },
 		DisconnectedF: func(_ network.Network, nc network.Conn) { h.drop(nc) },
 	})
 	h.spawn(h.dispatch)
@@ -191,6 +203,12 @@ func (h *Host) Handle(proto string, f func(ctx context.Context, dev device.ID, s
 // inbound takes a stream that a peer opened.
 func (h *Host) inbound(s network.Stream) {
 	dev, ok := deviceOf(s.Conn().RemotePeer())
+	if ok && !h.allowed(dev) && h.visitor(dev) != "" {
+		if !h.spawn(func() { serve(h.visits, &stream{s: s, rw: s}, s, dev) }) {
+			_ = s.Reset()
+		}
+		return
+	}
 	if !ok || !h.allowed(dev) {
 		_ = s.Reset() // the gate has refused already: only revocation comes here
 		return

@@ -35,8 +35,9 @@ func (c *conn) watch() {
 	}()
 	why := c.ping(s, sent, pongs)
 	_ = s.Reset()
-	c.kill(why)
 	<-pongs
+	c.turnedAway()
+	c.kill(why)
 }
 
 // ping sends a PING whenever it is time to, and returns why c must end.

@@ -45,6 +45,7 @@ const (
 // libp2p's own host, which would add identify, address discovery and relaying.
 type parts struct {
 	self  device.ID
+	key   lcrypto.PrivKey
 	swarm *swarm.Swarm
 	quic  *quicreuse.ConnManager
 	rcmgr network.ResourceManager
@@ -70,7 +71,7 @@ func newParts(key ed25519.PrivateKey, gater connmgr.ConnectionGater, limits rcmg
 	if err != nil {
 		return nil, err
 	}
-	p := &parts{self: device.ID(key.Public().(ed25519.PublicKey))}
+	p := &parts{self: device.ID(key.Public().(ed25519.PublicKey)), key: priv}
 	defer func() {
 		if err != nil {
 			_ = p.close()

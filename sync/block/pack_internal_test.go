@@ -26,10 +26,10 @@ func body(enc byte, plain, payload uint32, content []byte) []byte {
 func sealBody(k *Keys, b []byte) (ID, []byte) {
 	sealed := append(make([]byte, headSize), b...)
 	sealed[0], sealed[1] = version, byte(Data)
-	binary.BigEndian.PutUint32(sealed[2:], k.current.epoch)
-	tag := prf(&k.current.siv, sealed)
+	binary.BigEndian.PutUint32(sealed[2:], k.ring.Load().current.epoch)
+	tag := prf(&k.ring.Load().current.siv, sealed)
 	copy(sealed[tagAt:], tag[:])
-	k.current.stream(&tag).XORKeyStream(sealed[headSize:], sealed[headSize:])
+	k.ring.Load().current.stream(&tag).XORKeyStream(sealed[headSize:], sealed[headSize:])
 	return Sum(sealed), sealed
 }
 

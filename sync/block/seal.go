@@ -5,6 +5,7 @@ import (
 	"crypto/cipher"
 	"crypto/subtle"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -73,13 +74,14 @@ func (k *Keys) Seal(t Type, plain []byte) (ID, []byte, error) {
 	if len(plain) > MaxPlain {
 		return ID{}, nil, fmt.Errorf("seal %d bytes: %w", len(plain), ErrTooLarge)
 	}
+	e := k.ring.Load().current
 	sealed := k.coders.pack(plain)
 	sealed[0] = version
 	sealed[1] = byte(t)
-	binary.BigEndian.PutUint32(sealed[2:], k.current.epoch)
-	tag := prf(&k.current.siv, sealed) // the tag's own field is still zero
+	binary.BigEndian.PutUint32(sealed[2:], e.epoch)
+	tag := prf(&e.siv, sealed) // the tag's own field is still zero
 	copy(sealed[tagAt:], tag[:])
-	k.current.stream(&tag).XORKeyStream(sealed[headSize:], sealed[headSize:])
+	e.stream(&tag).XORKeyStream(sealed[headSize:], sealed[headSize:])
 	return Sum(sealed), sealed, nil
 }
 
@@ -119,14 +121,27 @@ func (k *Keys) open(t Type, sealed []byte) ([]byte, error) {
 		return nil, fmt.Errorf("version %d: %w", sealed[0], ErrVersion)
 	}
 	epoch := binary.BigEndian.Uint32(sealed[2:])
-	e, ok := k.epochs[epoch]
-	if !ok {
+	all := k.ring.Load().epochs[epoch]
+	if len(all) == 0 {
 		return nil, fmt.Errorf("%w %d", ErrNoKey, epoch)
 	}
 	if got := Type(sealed[1]); got != t {
 		return nil, fmt.Errorf("%w: is of type %v, want %v", ErrDamaged, got, t)
 	}
 
+	for _, e := range all[:len(all)-1] {
+		if plain, err := k.openWith(e, sealed); !errors.Is(err, errTag) {
+			return plain, err
+		}
+	}
+	return k.openWith(all[len(all)-1], sealed)
+}
+
+// errTag means that a block was sealed with another secret, or is none.
+var errTag = fmt.Errorf("%w: not sealed with the hive's secret", ErrDamaged)
+
+// openWith is open with one secret of the epoch that the block names.
+func (k *Keys) openWith(e *epochKeys, sealed []byte) ([]byte, error) {
 	var tag [tagSize]byte
 	copy(tag[:], sealed[tagAt:])
 	stream := e.stream(&tag)
@@ -150,7 +165,7 @@ func (k *Keys) open(t Type, sealed []byte) ([]byte, error) {
 	stream.XORKeyStream(opened[headSize+1:], sealed[headSize+1:])
 	want := prf(&e.siv, opened)
 	if subtle.ConstantTimeCompare(tag[:], want[:]) != 1 {
-		return nil, fmt.Errorf("%w: not sealed with the hive's secret of epoch %d", ErrDamaged, epoch)
+		return nil, fmt.Errorf("%w of epoch %d", errTag, e.epoch)
 	}
 	return k.coders.unpack(opened[headSize:])
 }

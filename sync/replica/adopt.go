@@ -18,35 +18,40 @@ var errGap = errors.New("an earlier commit is missing")
 // device knows yet.
 var errStranger = errors.New("signed by a device that is not a member")
 
-// check verifies a manifest's signature and that its author is the member that
-// owns the actor.
-func (r *Replica) check(m *manifest.Manifest) error {
+// check verifies a manifest's signature, that its author owns the actor, and that
+// the author is a member, or else, that the manifest counts as it comes from the
+// device from (revoked.go).
+func (r *Replica) check(m *manifest.Manifest, from device.ID) error {
 	if m.Hive != r.cfg.Members.Hive() {
 		return fmt.Errorf("manifest of another hive")
 	}
 	if err := m.Verify(); err != nil {
 		return err
 	}
-	dev, ok := r.cfg.Members.Member(m.Device)
-	if !ok {
-		return fmt.Errorf("%w: %v", errStranger, m.Device)
+	dev, ok := r.cfg.Members.ByActor(m.Actor)
+	switch {
+	case !ok || dev.ID != m.Device:
+		return fmt.Errorf("%w: %v as %x", errStranger, m.Device, m.Actor)
+	case dev.Revoked:
+		return r.late(m, dev, from)
 	}
-	for _, a := range dev.Actors {
-		if tree.Actor(a) == m.Actor {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: actor %x of %s", errStranger, m.Actor, dev.Label)
+	return nil
 }
 
-// adopt applies another device's commit and returns its dot. It reports [errGap] if the commit
+// adopt is adoptFrom for a commit that was found good before, and so may be of a
+// device that was revoked since.
+func (r *Replica) adopt(encoded, delta []byte) (tree.Dot, error) {
+	return r.adoptFrom(r.cfg.Key.ID(), encoded, delta)
+}
+
+// adoptFrom applies a commit that came from the device from, and returns its dot. It reports [errGap] if the commit
 // builds on something that is not here, and nil if it is known already.
-func (r *Replica) adopt(encoded, delta []byte) (dot tree.Dot, err error) {
+func (r *Replica) adoptFrom(from device.ID, encoded, delta []byte) (dot tree.Dot, err error) {
 	m, err := manifest.Decode(encoded)
 	if err != nil {
 		return dot, fmt.Errorf("adopt: %w", err)
 	}
-	if err := r.check(m); err != nil {
+	if err := r.check(m, from); err != nil {
 		return dot, fmt.Errorf("adopt: %w", err)
 	}
 	if m.Flags&manifest.FlagCommit == 0 || m.Ctr == 0 {

@@ -263,7 +263,7 @@ func (r *Replica) accused(p *session, encoded []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := r.check(m); err != nil {
+	if err := r.check(m, p.dev); err != nil {
 		return err
 	}
 	if m.Flags&manifest.FlagCommit == 0 {

@@ -165,7 +165,7 @@ func TestForkInACommit(t *testing.T) {
 func TestForkOfAState(t *testing.T) {
 	n, _ := forked(t, 20, 3)
 	before := n[1].listing()
-	in, err := n[1].announced(n[2].beginning()[1:])
+	in, err := n[1].announced(n[2].beginning()[1:], n[2].key.ID())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -473,7 +473,7 @@ func (r *Replica) againLocked(c store.Commit) (aff tree.Affected, err error) {
 	if err != nil {
 		return aff, err
 	}
-	if err := r.check(m); err != nil {
+	if err := r.check(m, m.Device); err != nil { // it may have been revoked since
 		return aff, err
 	}
 	d, err := manifest.DecodeDelta(c.Delta)

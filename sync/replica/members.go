@@ -77,15 +77,36 @@ func (r *Replica) putMembers() error {
 	})
 }
 
-// membersChanged makes every session compare logs and vectors again.
+// membersChanged makes every session compare logs and vectors again, and tells
+// the subscribers.
 func (r *Replica) membersChanged() {
 	s := &r.sessions
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, p := range s.live {
 		p.hello = true
 		p.poke()
 	}
+	s.mu.Unlock()
+	r.subMu.Lock()
+	fns := r.onMembers
+	r.subMu.Unlock()
+	for _, fn := range fns {
+		fn()
+	}
+}
+
+// SubscribeMembers registers fn to be told that the membership log has grown. It
+// is called without locks held, after the log is durable, and must not wait.
+func (r *Replica) SubscribeMembers(fn func()) {
+	r.subMu.Lock()
+	defer r.subMu.Unlock()
+	r.onMembers = append(r.onMembers, fn)
+}
+
+// MergeMembers takes the encoded log that came from a device, which need not be a
+// member: every record speaks for itself.
+func (r *Replica) MergeMembers(from device.ID, encoded []byte) error {
+	return r.mergeMembers(from, encoded)
 }
 
 // Caught reports whether everything that the peer dev said it knows is here,

@@ -100,11 +100,8 @@ func (r *Replica) remove(fn func(*tree.Edit) error) error {
 
 // editLocked returns what the operation changed for those who show the tree.
 func (r *Replica) editLocked(fn func(*tree.Edit) error, also func(*store.Tx) error) (aff tree.Affected, err error) {
-	if r.broken {
-		return aff, ErrBroken
-	}
-	if r.oldCopy {
-		return aff, ErrOldCopy
+	if err := r.stoppedLocked(); err != nil {
+		return aff, err
 	}
 	if r.open.full() {
 		if err := r.closeBatchLocked(); err != nil {
@@ -286,6 +283,9 @@ func (r *Replica) Write(ino tree.Ino, base []tree.Dot, c tree.Content, dropDraft
 
 // PutDraft journals a draft; it survives kill -9 from now on.
 func (r *Replica) PutDraft(d tree.Draft) error {
+	if r.Revoked() {
+		return ErrRevoked
+	}
 	r.mu.RLock() // the file is not deleted meanwhile
 	defer r.mu.RUnlock()
 	s, noted := r.gone.of(d.Ino)

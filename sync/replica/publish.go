@@ -62,7 +62,7 @@ func (r *Replica) closeBatchLocked() error {
 	if r.broken {
 		return ErrBroken
 	}
-	if r.open.first == r.open.next || r.oldCopy {
+	if r.open.first == r.open.next || r.oldCopy || r.Revoked() {
 		return nil
 	}
 	dot := r.dot()
@@ -128,9 +128,10 @@ func (r *Replica) signLocked(vector tree.Vector, ctr uint64, delta []byte) (*man
 		return nil, err
 	}
 	own := r.signed()
+	epoch, _ := r.cfg.Members.Epoch()
 	m := &manifest.Manifest{
 		Hive:    r.cfg.Members.Hive(),
-		Epoch:   r.cfg.Epoch,
+		Epoch:   epoch,
 		Members: r.cfg.Members.Hash(),
 		Actor:   r.cfg.Actor,
 		Device:  r.cfg.Key.ID(),

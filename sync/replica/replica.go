@@ -67,8 +67,7 @@ type Config struct {
 	Actor   tree.Actor // the incarnation; another than before if the database may be a copy (incarnation.go)
 	Members *device.Log
 	Spread  [32]byte // keys the shape of the Merkle tree; the same on all devices of a hive
-	Epoch   uint32
-	Staging string // file path for a state that is being received
+	Staging string   // file path for a state that is being received
 	// Reserve finds room on the disk for n bytes of such a state before any of it is
 	// taken. Default: there is always room.
 	Reserve func(ctx context.Context, n int64) (Room, error)
@@ -110,15 +109,17 @@ type Replica struct {
 	locals  map[tree.Ino]Local
 	guard   guarding
 
-	telling sync.Mutex // one call to the subscribers at a time
-	subMu   sync.Mutex
-	subs    []*func(tree.Affected)
-	writes  []func(tree.Ino)
+	telling   sync.Mutex // one call to the subscribers at a time
+	subMu     sync.Mutex
+	subs      []*func(tree.Affected)
+	writes    []func(tree.Ino)
+	onMembers []func() // of the members
 
 	sessions sessions
 	syncing  sync.Mutex // one publish at a time
 	saving   sync.Mutex // held while the members are saved
 	words    words      // what other devices said they know
+	held     held       // what revoked devices are known to have done besides
 
 	replacing replacing // has a lock of its own
 
@@ -204,6 +205,9 @@ func (r *Replica) load() error {
 		return err
 	}
 	if err := r.loadWords(); err != nil {
+		return err
+	}
+	if err := r.loadHeld(); err != nil {
 		return err
 	}
 	if err := r.loadSpans(); err != nil {

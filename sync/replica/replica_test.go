@@ -32,6 +32,7 @@ type node struct {
 	room  *disk        // nil: endless
 	skew  atomic.Int64 // of its clock, ns
 	said  said         // its log
+	owner device.Key
 	st    *store.Store
 	*Replica
 	stop func()
@@ -50,7 +51,7 @@ func hive(tb testing.TB, n int) []*node {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		d := &node{t: tb, dir: tb.TempDir(), key: key, actor: device.NewActor(key.ID(), [16]byte{byte(i)})}
+		d := &node{t: tb, dir: tb.TempDir(), owner: owner, key: key, actor: device.NewActor(key.ID(), [16]byte{byte(i)})}
 		label := fmt.Sprint("dev", i)
 		if i == 0 {
 			d.log, err = device.NewHive(owner.Private(), key.ID(), label, device.Cache, d.actor, time.Now())

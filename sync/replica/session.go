@@ -349,7 +349,12 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	greeted := p.theirs != nil
 	var greet, tell, wants, ask bool // the first that is due
 	var fork []byte
+	shut := r.shut(p.dev)
 	switch {
+	case shut: // it is told of that, and nothing else
+		if tell = p.members != members; tell {
+			p.members = members
+		}
 	case hold: // before the hello that the peer answers with what it has
 	case p.hello:
 		greet, p.hello, p.told = true, false, mine
@@ -367,7 +372,9 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	s.mu.Unlock()
 
 	switch {
-	case hold:
+	case shut && !tell:
+		return false, nil
+	case hold && !shut:
 		return true, p.transmit(ctx, appendHeads([]byte{msgHeld}, held))
 	case greet:
 		heads, err := r.newest()
@@ -377,6 +384,11 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 		}
 		h := hello{hive: r.cfg.Members.Hive(), members: members, heads: heads}
 		return true, p.transmit(ctx, h.encode())
+	case shut:
+		if b := r.cfg.Members.Notice(p.dev); b != nil {
+			return true, p.transmit(ctx, append([]byte{msgMembers}, b...))
+		}
+		return false, nil
 	case !greeted:
 		return false, nil
 	case tell:
@@ -496,6 +508,9 @@ func (r *Replica) receive(ctx context.Context, p *session, kind byte, body []byt
 	if (kind == msgMore) != (p.long != nil) {
 		return fmt.Errorf("%w: a delta cut off, or the end of none", errMessage)
 	}
+	if r.shut(p.dev) && !heardOfFormer(kind) {
+		return nil // what it sent before it heard of its revocation
+	}
 	switch kind {
 	case msgHello:
 		h, err := decodeHello(body)
@@ -518,7 +533,7 @@ func (r *Replica) receive(ctx context.Context, p *session, kind byte, body []byt
 			return err
 		}
 		if len(delta) == pieceSize {
-			p.long, err = r.begun(m, delta)
+			p.long, err = r.begun(p, m, delta)
 			return err
 		}
 		return r.pushed(p, m, delta)
@@ -556,7 +571,7 @@ func (r *Replica) receive(ctx context.Context, p *session, kind byte, body []byt
 
 // begun takes the first piece of a long delta. What is kept of it in memory is
 // what a member has signed, and at most [manifest.MaxDelta].
-func (r *Replica) begun(encoded, piece []byte) (*long, error) {
+func (r *Replica) begun(p *session, encoded, piece []byte) (*long, error) {
 	m, err := manifest.Decode(encoded)
 	if err != nil {
 		return nil, err
@@ -565,7 +580,7 @@ func (r *Replica) begun(encoded, piece []byte) (*long, error) {
 		return nil, fmt.Errorf("%w: delta longer than was signed", errMessage)
 	}
 	l := &long{manifest: slices.Clone(encoded), left: m.DeltaLen - uint64(len(piece))}
-	if err := r.check(m); errors.Is(err, errStranger) {
+	if err := r.check(m, p.dev); errors.Is(err, errStranger) || errors.Is(err, errHeldBack) {
 		l.skip = true
 		return l, nil
 	} else if err != nil {
@@ -602,7 +617,7 @@ func (r *Replica) pushed(p *session, m, delta []byte) error {
 	if s.apart(p) {
 		return nil
 	}
-	dot, err := r.adopt(m, delta)
+	dot, err := r.adoptFrom(p.dev, m, delta)
 	if fork, ok := errors.AsType[*ForkedError](err); ok {
 		fork.Told = r.name(p.dev)
 		r.part(p, fork)
@@ -615,6 +630,8 @@ func (r *Replica) pushed(p *session, m, delta []byte) error {
 	case errors.Is(err, errGap), errors.Is(err, errStranger):
 		r.gap(p)
 		return nil
+	case errors.Is(err, errHeldBack):
+		return nil // noted
 	case err != nil:
 		return err
 	}

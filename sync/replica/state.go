@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/roamfs/roamfs/peer/device"
 	"github.com/roamfs/roamfs/sync/manifest"
 	"github.com/roamfs/roamfs/sync/merkle"
 	"github.com/roamfs/roamfs/sync/store"
@@ -67,7 +68,7 @@ func (s *sessions) stateSize(known tree.Vector) (uint64, error) {
 func (r *Replica) offered(ctx context.Context, p *session, size uint64) {
 	s := &r.sessions
 	r.mu.RLock()
-	useless := r.broken || r.oldCopy
+	useless := r.broken || r.oldCopy || r.Revoked()
 	r.mu.RUnlock()
 	if useless || r.stateHeld(p) || !s.join(p) {
 		return
@@ -184,7 +185,7 @@ func (r *Replica) checkpoint() (m *manifest.Manifest, heads [][]byte, snap *stor
 			return err
 		}
 		if !r.open.empty() {
-			return ErrOldCopy // what it holds has no name that others could know it by
+			return r.stoppedLocked() // what it holds has no name that others could know it by
 		}
 		next, vector = r.commits.next, r.vector
 		if err := r.st.Heads(func(_ tree.Actor, b []byte) error { heads = append(heads, b); return nil }); err != nil {
@@ -285,8 +286,9 @@ func (in *incoming) write(piece []byte) error {
 	return nil
 }
 
-// announced checks the begin of a state and returns it, without a file.
-func (r *Replica) announced(body []byte) (*incoming, error) {
+// announced checks the begin of a state that came from the device from, and returns
+// it, without a file.
+func (r *Replica) announced(body []byte, from device.ID) (*incoming, error) {
 	encoded, heads, err := decodeState(body)
 	if err != nil {
 		return nil, err
@@ -295,7 +297,7 @@ func (r *Replica) announced(body []byte) (*incoming, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.check(m); err != nil {
+	if err := r.check(m, from); err != nil {
 		return nil, err
 	}
 	if m.Flags&manifest.FlagCheckpoint == 0 {
@@ -312,7 +314,7 @@ func (r *Replica) announced(body []byte) (*incoming, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := r.check(h); err != nil {
+		if err := r.check(h, from); err != nil {
 			return nil, err
 		}
 		w, ok := want[h.Actor]
@@ -346,7 +348,7 @@ func (r *Replica) stateBegin(p *session, body []byte) error {
 	if p.incoming != nil {
 		return errors.New("a state begins within another")
 	}
-	in, err := r.announced(body)
+	in, err := r.announced(body, p.dev)
 	if err != nil {
 		return err
 	}
@@ -447,7 +449,7 @@ func (r *Replica) resumeJoin() error {
 		if err != nil {
 			return nil, err
 		}
-		return r.announced(head)
+		return r.announced(head, r.cfg.Key.ID())
 	}()
 	if err != nil {
 		_ = f.Close() // the error before counts

@@ -44,3 +44,15 @@ func parseAddress(s string) ([]string, error) {
 	}
 	return list, nil
 }
+
+// parseAddresses is parseAddress for the flag --address.
+func parseAddresses(given []string) (all []string, err error) {
+	for _, a := range given {
+		list, err := parseAddress(a)
+		if err != nil {
+			return nil, usage("--address: %w", err)
+		}
+		all = append(all, list...)
+	}
+	return all, nil
+}

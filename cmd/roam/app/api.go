@@ -31,6 +31,12 @@ type Engine interface {
 	// CodeUnreachable.
 	Join(ctx context.Context, s *State, o JoinOptions, progress func(Progress)) (Created, error)
 
+	// Recover makes this device in s, which holds nothing yet but its settings, a
+	// member of the hive of a recovery sheet, by a member that can be reached, and
+	// returns as Join does. Text that is no sheet is CodeUsage; that no member can be
+	// reached is CodeUnreachable.
+	Recover(ctx context.Context, s *State, o RecoverOptions, progress func(Progress)) (Created, error)
+
 	// Open opens the device of s without starting anything. Damage is an error
 	// of CodeDamaged that says what is damaged and has a hint at what to do.
 	Open(ctx context.Context, s *State, log *slog.Logger) (Device, error)
@@ -64,6 +70,11 @@ type Device interface {
 	// SetRole gives the member called name another role, which it takes at its
 	// next start. Errors are those of Rename.
 	SetRole(ctx context.Context, name, role string) error
+
+	// Revoke removes a member from the hive for good. Errors: CodeNotFound if nobody
+	// is called so, CodeUsage for a sheet or reason that is none, CodeRefused if that
+	// puts files at risk and o.Force is not set.
+	Revoke(ctx context.Context, o RevokeOptions) (Revoked, error)
 
 	// List calls fn for each entry of the directory path in the order of their
 	// names, or once for path itself if it is not a directory. It ends with the
@@ -133,6 +144,14 @@ type JoinOptions struct {
 	Addresses []string // multiaddresses to try besides those in the code
 }
 
+// RecoverOptions say how a new device comes into the hive of a recovery sheet.
+type RecoverOptions struct {
+	Sheet     string   // its text
+	Name      string   // as in JoinOptions
+	Role      string   // RoleCache or RoleArchive
+	Addresses []string // multiaddresses of members; none: the local network is searched
+}
+
 // InviteOptions say whom an invite is for.
 type InviteOptions struct {
 	Role string        // what the new device is to be; "" leaves it to the new device
@@ -182,7 +201,10 @@ type Status struct {
 	Peers         []PeerStatus  `json:"peers"` // the other devices, by name
 	WaitingToCopy Amount        `json:"waiting_to_copy"`
 	Conflicts     int           `json:"conflicts"`
-	Pending       []Pending     `json:"pending"` // what is held back until roam accept or reject, by device
+	Pending       []Pending     `json:"pending"`   // what is held back until roam accept or reject, by device
+	Epoch         uint32        `json:"epoch"`     // whose secret seals what is written now; a new one begins when a device is removed
+	Revoked       bool          `json:"revoked"`   // this device was removed from the hive
+	HeldBack      HeldBack      `json:"held_back"` // what devices did after they were removed
 	SafeToStop    bool          `json:"safe_to_stop"`
 	UnsafeBecause []string      `json:"unsafe_because"` // one plain sentence each, empty if safe
 	Unavailable   []Unavailable `json:"unavailable"`    // reads that failed lately, the newest last; at most 16
@@ -232,6 +254,33 @@ type Member struct {
 	Connected bool       `json:"connected"`
 	LastSeen  *time.Time `json:"last_seen"` // nil: never, or this device
 	Added     time.Time  `json:"added"`
+	// Of a device that was removed from the hive:
+	Revoked  *time.Time `json:"revoked,omitempty"`
+	Reason   string     `json:"reason,omitempty"` // retired, lost or compromised
+	HeldBack *HeldBack  `json:"held_back,omitempty"`
+}
+
+// HeldBack is work of devices that were removed from the hive, which they did
+// after that and which is not part of the tree.
+type HeldBack struct {
+	Commits uint64 `json:"commits"`
+}
+
+// RevokeOptions say which device is removed from the hive, and on whose word.
+type RevokeOptions struct {
+	Name   string
+	Sheet  string // text of the recovery sheet; "" if the device removes itself
+	Reason string // retired, lost or compromised
+	Force  bool   // also if that puts files at risk
+}
+
+// Revoked is the object of "roam devices revoke --json".
+type Revoked struct {
+	Schema int        `json:"schema"`
+	Device DeviceInfo `json:"device"`
+	This   bool       `json:"this"` // it was the device that answers
+	Reason string     `json:"reason"`
+	AtRisk Amount     `json:"at_risk"` // content that only it is known to hold
 }
 
 // The words for where the content of a file is. A directory has the state of

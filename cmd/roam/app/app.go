@@ -96,7 +96,7 @@ Add another one: on the first   roam invite
 		&cobra.Group{ID: groupOther, Title: "Other:"})
 	for group, commands := range map[string][]*cobra.Command{
 		groupDevice: {
-			p.initCommand(), p.inviteCommand(), p.joinCommand(), p.mountCommand(), p.serveCommand(),
+			p.initCommand(), p.inviteCommand(), p.joinCommand(), p.recoverCommand(), p.mountCommand(), p.serveCommand(),
 			p.unmountCommand(), p.stopCommand(), p.statusCommand(), p.devicesCommand(),
 		},
 		groupFiles: {p.lsCommand(), p.whereisCommand(), p.conflictsCommand(), p.resolveCommand(), p.pendingCommand(), p.acceptCommand(), p.rejectCommand()},

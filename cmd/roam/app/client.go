@@ -132,6 +132,10 @@ func (c *client) setRole(ctx context.Context, name, role string) (Member, error)
 	return one[Member](ctx, c, http.MethodPost, "/v1/devices/role", roleRequest{Device: name, Role: role})
 }
 
+func (c *client) revoke(ctx context.Context, o RevokeOptions) (Revoked, error) {
+	return one[Revoked](ctx, c, http.MethodPost, "/v1/devices/revoke", revokeRequest{Device: o.Name, Sheet: o.Sheet, Reason: o.Reason, Force: o.Force})
+}
+
 func (c *client) list(ctx context.Context, path string, fn func(Entry) error) error {
 	return many(ctx, c, http.MethodPost, "/v1/ls", lsRequest{Path: []byte(path)}, fn)
 }

@@ -43,6 +43,9 @@ type live struct {
 	keeper   *copies.Keeper
 	overhead *overhead
 
+	news     chan struct{} // cap 1: the membership log has grown
+	learning sync.Mutex    // held while keys learns
+
 	readers readers // whose blocks programs wait for
 
 	mu     sync.Mutex
@@ -58,7 +61,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d = &live{state: s, cfg: cfg, log: log, mounts: map[string]*mount.Mount{}}
+	d = &live{state: s, cfg: cfg, log: log, mounts: map[string]*mount.Mount{}, news: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -74,14 +77,18 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	if err := confirmIncarnation(s, d.store, &d.id, log); err != nil {
 		return d, fmt.Errorf("state directory: %w", err)
 	}
-	d.self, _ = d.id.members.Member(d.id.key.ID()) // loadIdentity has checked it
+	self, in := d.id.members.Member(d.id.key.ID())
+	if !in { // but it was: loadIdentity has checked it
+		self, _ = d.id.members.WasMember(d.id.key.ID())
+	}
+	d.self = self
 	limit := cfg.Limit(d.self.Role.String())
-	if d.keys, err = keysOf(d.id.epoch, d.id.secret); err != nil {
+	if d.keys, err = d.id.keys(); err != nil {
 		return d, err
 	}
 	if d.replica, err = replica.Open(replica.Config{
 		Store: d.store, Key: d.id.key, Actor: d.id.actor, Members: d.id.members,
-		Spread: d.keys.Derive("merkle"), Epoch: d.id.epoch, Staging: s.path(stagingName),
+		Spread: d.keys.Derive("merkle"), Staging: s.path(stagingName),
 		Reserve: d.stagingRoom,
 		Guard:   cfg.MassChange,
 		Keep:    commitsKept(limit), Log: log,
@@ -105,8 +112,8 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 		Keys: d.keys, Archive: archive, Counts: d.isMember, Log: log,
 	})
 	if d.host, err = p2p.New(p2p.Config{
-		Key: d.id.key.Private(), Listen: cfg.Listen, MDNS: cfg.MDNS, Hive: d.id.members.Hive(),
-		Allowed: d.isMember,
+		Key: d.id.key.Private(), Listen: cfg.Listen, MDNS: cfg.MDNS && in, Hive: d.id.members.Hive(),
+		Allowed: d.connects, Visitor: d.visits, TurnedAway: d.turnedAway,
 		Learned: d.learned, Log: log,
 	}); err != nil {
 		return d, fmt.Errorf("network: %w", err)
@@ -124,10 +131,13 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	}); err != nil {
 		return d, damaged(s, "the drafts", err)
 	}
+	d.host.Receive(farewellProtocol, d.farewell)
+	d.host.Receive(recoverProtocol, d.readmit)
 	if err := d.remember(); err != nil {
 		return d, err
 	}
 	d.replica.Subscribe(func(a tree.Affected) { d.keeper.Adopted(a.Inodes) })
+	d.replica.SubscribeMembers(d.membersChanged)
 	d.replica.SubscribeWrites(d.keeper.Wrote)
 	d.replica.SubscribeWords(d.keeper.HeardCommits)
 	d.host.OnChange(func(_ device.ID, up bool) {
@@ -143,6 +153,23 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 func (d *live) isMember(dev device.ID) bool {
 	_, ok := d.id.members.Member(dev)
 	return ok
+}
+
+// connects tells whether this device and another one are members, and so exchange
+// anything.
+func (d *live) connects(dev device.ID) bool { return d.isMember(dev) && d.isMember(d.self.ID) }
+
+// visits returns the protocol by which a device that is no member may speak.
+func (d *live) visits(dev device.ID) string {
+	switch {
+	case !d.isMember(d.self.ID):
+		return ""
+	case device.HiveOf(dev) == d.id.members.Hive():
+		return recoverProtocol
+	case d.out(dev):
+		return farewellProtocol
+	}
+	return ""
 }
 
 // changed passes on which blocks are durable here now and which are gone.
@@ -197,7 +224,7 @@ func (d *live) Run(ctx context.Context) error {
 	outer, stopOuter := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopOuter()
 	parts, partsCtx := errgroup.WithContext(outer)
-	for _, run := range []func(context.Context) error{d.cache.Run, d.host.Run, d.exchange.Run, d.keeper.Run, d.replica.Run, d.returnMemory} {
+	for _, run := range []func(context.Context) error{d.cache.Run, d.host.Run, d.exchange.Run, d.keeper.Run, d.replica.Run, d.mendEpochs, d.returnMemory} {
 		parts.Go(func() error { return ended(partsCtx, run(partsCtx)) })
 	}
 

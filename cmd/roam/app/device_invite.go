@@ -70,6 +70,9 @@ func (d *live) enrol(dev device.ID, req pairing.Request, role string) ([]byte, e
 			return nil, err
 		}
 	}
+	if _, ok := d.id.current(); !ok {
+		return nil, errors.New("this device has yet to learn the newest secret of the hive from another one; let another device invite")
+	}
 	actor, err := newActor(dev)
 	if err != nil {
 		return nil, err
@@ -78,7 +81,7 @@ func (d *live) enrol(dev device.ID, req pairing.Request, role string) ([]byte, e
 		return nil, err
 	}
 	w := welcome{
-		actor: actor, epoch: d.id.epoch, secret: d.id.secret,
+		actor: actor, secrets: d.id.all(),
 		members: d.id.members, addresses: d.host.Addrs(),
 	}
 	return w.encode(), nil

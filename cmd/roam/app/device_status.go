@@ -33,6 +33,9 @@ func (d *live) Status(context.Context) (Status, error) {
 			PinnedBytes: u.Pinned, Blocks: u.Blocks,
 		},
 		Conflicts:   len(conflicts),
+		Epoch:       d.keys.Epoch(),
+		Revoked:     d.replica.Revoked(),
+		HeldBack:    d.heldBack(),
 		Unavailable: d.unavailable(),
 		Addresses:   d.host.Addrs(),
 	}
@@ -98,6 +101,9 @@ func (d *live) safe(alone int64, drafts int) (bool, []string) {
 	if err := d.replica.OldCopy(); err != nil {
 		why = append(why, err.Error())
 	}
+	if d.replica.Revoked() {
+		why = append(why, "this device was removed from the hive: what is only here stays only here")
+	}
 	if n := d.keeper.Missing(); n > 0 && d.self.Role == device.Archive {
 		why = append(why, fmt.Sprintf("%s still to be copied here", plural(int64(n), "file is", "files are")))
 	}
@@ -124,7 +130,7 @@ func (d *live) Devices(context.Context) ([]Member, error) {
 		out = append(out, line)
 	}
 	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
-	return out, nil
+	return append(out, d.formers()...), nil
 }
 
 // readers remembers whose file a block is that a program waits for, so that a

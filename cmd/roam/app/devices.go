@@ -33,6 +33,7 @@ of everything. A running device takes its new role at its next start.`,
 			return p.changeDevice(func(c *client) (Member, error) { return c.setRole(cmd.Context(), args[0], args[1]) })
 		},
 	})
+	c.AddCommand(p.revokeCommand())
 	return c
 }
 
@@ -85,6 +86,8 @@ func (p *program) memberID(m Member) string {
 
 func memberText(m Member, now time.Time) string {
 	switch {
+	case m.Revoked != nil:
+		return removedText(m, now)
 	case m.This:
 		return "this device"
 	case m.Connected:

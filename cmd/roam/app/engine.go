@@ -11,7 +11,6 @@ import (
 
 	"github.com/roamfs/roamfs/peer/device"
 	"github.com/roamfs/roamfs/peer/pairing"
-	"github.com/roamfs/roamfs/sync/block"
 	"github.com/roamfs/roamfs/sync/store"
 )
 
@@ -45,14 +44,15 @@ func (engine) Create(_ context.Context, s *State, o CreateOptions) (Created, err
 	if err != nil {
 		return Created{}, fmt.Errorf("new hive: %w", err)
 	}
-	id := identity{key: key, actor: actor, members: members, epoch: 1}
-	if _, err := rand.Read(id.secret[:]); err != nil {
+	first := device.EpochSecret{Epoch: device.FirstEpoch}
+	if _, err := rand.Read(first.Secret[:]); err != nil {
 		return Created{}, fmt.Errorf("new hive: %w", err)
 	}
+	id := identity{key: key, actor: actor, members: members, secrets: []device.EpochSecret{first}}
 	if err := id.save(s); err != nil {
 		return Created{}, err
 	}
-	sheet := device.Sheet{Hive: members.Hive(), Owner: owner.Seed(), Epoch: id.epoch, Secret: id.secret}
+	sheet := device.Sheet{Hive: members.Hive(), Owner: owner.Seed(), Epoch: first.Epoch, Secret: first.Secret}
 	made := id.created()
 	made.RecoverySheet = sheet.String()
 	return made, nil
@@ -102,7 +102,7 @@ func (e engine) Join(ctx context.Context, s *State, o JoinOptions, progress func
 	if !ok {
 		return Created{}, errors.New("pair: the other device did not enrol this one")
 	}
-	id := identity{key: key, actor: w.actor, members: w.members, epoch: w.epoch, secret: w.secret}
+	id := identity{key: key, actor: w.actor, members: w.members, secrets: w.secrets}
 	if err := id.save(s); err != nil {
 		return Created{}, err
 	}
@@ -187,9 +187,4 @@ func damaged(s *State, part string, err error) error {
 	}
 	return failure(CodeDamaged, fmt.Sprintf("keep %s (blocks in it may exist only there), put the directory back from a backup, or move it away and let this device join again", s.Dir()),
 		"the state directory is damaged: %s cannot be read: %w", part, err)
-}
-
-// keysOf returns the block keys of an epoch.
-func keysOf(epoch uint32, secret [32]byte) (*block.Keys, error) {
-	return block.NewKeys(epoch, map[uint32]block.Secret{epoch: secret})
 }

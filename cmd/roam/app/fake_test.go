@@ -67,6 +67,17 @@ func (e fakeEngine) Join(ctx context.Context, s *State, o JoinOptions, progress 
 	return Created{}, errors.New("the code was refused")
 }
 
+func (e fakeEngine) Recover(_ context.Context, s *State, o RecoverOptions, progress func(Progress)) (Created, error) {
+	progress(Progress{Stage: "looking"})
+	switch {
+	case o.Sheet != "the way back\n":
+		return Created{}, usage("not a recovery sheet")
+	case len(o.Addresses) == 0:
+		return Created{}, failure(CodeUnreachable, "", "nobody answers")
+	}
+	return e.create(s, o.Name, o.Role)
+}
+
 func (e fakeEngine) Open(_ context.Context, s *State, log *slog.Logger) (Device, error) {
 	if _, err := os.Stat(filepath.Join(s.Database(), "broken")); err == nil {
 		return nil, failure(CodeDamaged, "put it back", "the database is damaged")
@@ -150,6 +161,20 @@ func (d *fakeDevice) SetRole(_ context.Context, name, role string) error {
 		return usage("no role is called %s", role)
 	}
 	return nil
+}
+
+func (d *fakeDevice) Revoke(_ context.Context, o RevokeOptions) (Revoked, error) {
+	switch {
+	case o.Name == "laptop" && !o.Force:
+		return Revoked{}, failure(CodeRefused, "add --force", "it is the last one")
+	case o.Name == "laptop" && o.Reason == "retired":
+		return Revoked{Device: DeviceInfo{"id-1", "laptop", RoleCache}, This: true, Reason: o.Reason}, nil
+	case o.Name != "nas":
+		return Revoked{}, failure(CodeNotFound, "", "no device is called %s", o.Name)
+	case o.Sheet != "the way back\n":
+		return Revoked{}, usage("not a recovery sheet")
+	}
+	return Revoked{Device: DeviceInfo{"id-2", "nas", RoleArchive}, Reason: o.Reason}, nil
 }
 
 // fakeTree is what every fake device shows.

@@ -18,17 +18,48 @@ type identity struct {
 	key     device.Key
 	actor   tree.Actor // the incarnation: who its operations are by
 	members *device.Log
-	epoch   uint32
-	secret  [32]byte // of the epoch; every block key comes from it
+	// secrets are those of the epochs that this device was given when it was made or
+	// paired, the first epoch first; later ones are in members, sealed for its key.
+	// Every block key comes from them.
+	secrets []device.EpochSecret
 }
 
 // The values of the database that hold the identity, beside [replica.MembersKey].
 const (
-	identityKey  = "identity" // version(1) actor(8) epoch(4) secret(32)
+	identityKey  = "identity" // version(1) actor(8) secrets; in version 1: epoch(4) secret(32)
 	addressesKey = "addresses"
 )
 
-const identityVersion = 1
+const identityVersion = 2
+
+// maxSecrets bounds the epochs that a device is given.
+const maxSecrets = 4096
+
+// appendSecrets writes the number of secrets as an unsigned varint, and of each
+// epoch(4) secret(32).
+func appendSecrets(b []byte, secrets []device.EpochSecret) []byte {
+	b = binary.AppendUvarint(b, uint64(len(secrets)))
+	for _, e := range secrets {
+		b = binary.BigEndian.AppendUint32(b, e.Epoch)
+		b = append(b, e.Secret[:]...)
+	}
+	return b
+}
+
+// readSecrets takes what appendSecrets writes, at least one secret, off b.
+func readSecrets(b []byte) (out []device.EpochSecret, rest []byte, err error) {
+	n, w := binary.Uvarint(b)
+	if w <= 0 || w > 1 && b[w-1] == 0 || n == 0 || n > maxSecrets || n > uint64(len(b)-w)/36 {
+		return nil, nil, errors.New("bad number of secrets")
+	}
+	b = b[w:]
+	for range n {
+		e := device.EpochSecret{Epoch: binary.BigEndian.Uint32(b)}
+		copy(e.Secret[:], b[4:])
+		out, b = append(out, e), b[36:]
+	}
+	return out, b, nil
+}
 
 // save writes the identity into the new database of s.
 func (id *identity) save(s *State) (err error) {
@@ -37,9 +68,7 @@ func (id *identity) save(s *State) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	b := append([]byte{identityVersion}, id.actor[:]...)
-	b = binary.BigEndian.AppendUint32(b, id.epoch)
-	b = append(b, id.secret[:]...)
+	b := appendSecrets(append([]byte{identityVersion}, id.actor[:]...), id.secrets)
 	if err := st.Update(func(tx *store.Tx) error {
 		tx.SetValue(identityKey, b)
 		tx.SetValue(replica.MembersKey, id.members.Encode())
@@ -62,12 +91,9 @@ func loadIdentity(s *State, st *store.Store) (id identity, err error) {
 	if err != nil {
 		return id, err
 	}
-	if len(b) != 1+8+4+32 || b[0] != identityVersion {
-		return id, damaged(s, "the identity in the database", fmt.Errorf("%d bytes", len(b)))
+	if id.actor, id.secrets, err = decodeIdentity(b); err != nil {
+		return id, damaged(s, "the identity in the database", err)
 	}
-	copy(id.actor[:], b[1:])
-	id.epoch = binary.BigEndian.Uint32(b[9:])
-	copy(id.secret[:], b[13:])
 	b, err = st.Value(replica.MembersKey)
 	if err != nil {
 		return id, err
@@ -75,10 +101,32 @@ func loadIdentity(s *State, st *store.Store) (id identity, err error) {
 	if id.members, err = device.Decode(b); err != nil {
 		return id, damaged(s, "the list of members in the database", err)
 	}
-	if _, ok := id.members.Member(id.key.ID()); !ok {
+	_, in := id.members.Member(id.key.ID())
+	if _, out := id.members.WasMember(id.key.ID()); !in && !out {
 		return id, damaged(s, "the list of members in the database", errors.New("this device is not in it; does the key belong to this directory?"))
 	}
 	return id, nil
+}
+
+func decodeIdentity(b []byte) (actor tree.Actor, secrets []device.EpochSecret, err error) {
+	wrong := fmt.Errorf("%d bytes", len(b))
+	if len(b) < 1+8 {
+		return actor, nil, wrong
+	}
+	copy(actor[:], b[1:])
+	rest := b[1+8:]
+	switch b[0] {
+	case 1:
+		secrets, rest, err = readSecrets(append([]byte{1}, rest...))
+	case identityVersion:
+		secrets, rest, err = readSecrets(rest)
+	default:
+		return actor, nil, fmt.Errorf("version %d", b[0])
+	}
+	if err == nil && len(rest) > 0 {
+		err = wrong
+	}
+	return actor, secrets, err
 }
 
 func (id *identity) created() Created {
@@ -92,38 +140,38 @@ func (id *identity) created() Created {
 // welcome is what a new device is given when it is paired: everything that
 // makes it a member. It travels sealed (package pairing).
 //
-//	version(1) actor(8) epoch(4) secret(32) len members n (len address)*
+//	version(1) actor(8) secrets len members n (len address)*
+//
+// The secrets are as in [appendSecrets].
 type welcome struct {
 	actor     [8]byte
-	epoch     uint32
-	secret    [32]byte
+	secrets   []device.EpochSecret
 	members   *device.Log
 	addresses []string // of the device that invited
 }
 
 const (
-	welcomeVersion = 1
+	welcomeVersion = 2
 	maxAddresses   = 64
 	maxAddress     = 512 // bytes
 )
 
 func (w *welcome) encode() []byte {
-	b := append([]byte{welcomeVersion}, w.actor[:]...)
-	b = binary.BigEndian.AppendUint32(b, w.epoch)
-	b = append(b, w.secret[:]...)
+	b := appendSecrets(append([]byte{welcomeVersion}, w.actor[:]...), w.secrets)
 	m := w.members.Encode()
 	b = append(binary.AppendUvarint(b, uint64(len(m))), m...)
 	return appendAddresses(b, w.addresses)
 }
 
 func decodeWelcome(b []byte) (w welcome, err error) {
-	if len(b) < 1+8+4+32 || b[0] != welcomeVersion {
+	if len(b) < 1+8 || b[0] != welcomeVersion {
 		return w, fmt.Errorf("welcome of %d bytes cannot be read; are both programs up to date?", len(b))
 	}
 	copy(w.actor[:], b[1:])
-	w.epoch = binary.BigEndian.Uint32(b[9:])
-	copy(w.secret[:], b[13:])
-	m, b, err := cutBytes(b[45:], 1<<20)
+	if w.secrets, b, err = readSecrets(b[1+8:]); err != nil {
+		return w, fmt.Errorf("welcome: %w", err)
+	}
+	m, b, err := cutBytes(b, 1<<20)
 	if err != nil {
 		return w, fmt.Errorf("welcome: %w", err)
 	}

@@ -23,7 +23,7 @@ func newWelcome(tb testing.TB) *welcome {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &welcome{actor: [8]byte{2}, epoch: 3, secret: [32]byte{4}, members: members, addresses: []string{"/ip4/192.0.2.1/tcp/1", ""}}
+	return &welcome{actor: [8]byte{2}, secrets: []device.EpochSecret{{Epoch: 1, Secret: [32]byte{4}}, {Epoch: 3, Secret: [32]byte{5}}}, members: members, addresses: []string{"/ip4/192.0.2.1/tcp/1", ""}}
 }
 
 func TestWelcome(t *testing.T) {
@@ -32,7 +32,7 @@ func TestWelcome(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.actor != want.actor || got.epoch != want.epoch || got.secret != want.secret || got.members.Hash() != want.members.Hash() || !slices.Equal(got.addresses, want.addresses) {
+	if got.actor != want.actor || !slices.Equal(got.secrets, want.secrets) || got.members.Hash() != want.members.Hash() || !slices.Equal(got.addresses, want.addresses) {
 		t.Fatalf("got %+v, want %+v", got, want)
 	}
 	b := want.encode()
@@ -43,6 +43,28 @@ func TestWelcome(t *testing.T) {
 	}
 	if _, err := decodeWelcome(append(slices.Clone(b), 0)); err == nil {
 		t.Fatal("a byte too many was taken")
+	}
+}
+
+// TestIdentityVersions: what an earlier version wrote can be read.
+func TestIdentityVersions(t *testing.T) {
+	secret := bytes.Repeat([]byte{7}, 32)
+	for name, b := range map[string][]byte{
+		"version 1": slices.Concat([]byte{1}, []byte("actoract"), []byte{0, 0, 0, 1}, secret),
+		"version 2": slices.Concat([]byte{2}, []byte("actoract"), []byte{1, 0, 0, 0, 1}, secret),
+	} {
+		actor, secrets, err := decodeIdentity(b)
+		if err != nil || string(actor[:]) != "actoract" || !slices.Equal(secrets, []device.EpochSecret{{Epoch: 1, Secret: [32]byte(secret)}}) {
+			t.Errorf("%s: %v, %v, %v", name, actor, secrets, err)
+		}
+		for i := range b {
+			if _, _, err := decodeIdentity(b[:i]); err == nil {
+				t.Errorf("%s: %d of %d bytes were taken", name, i, len(b))
+			}
+		}
+		if _, _, err := decodeIdentity(append(b, 0)); err == nil {
+			t.Errorf("%s: a byte too many was taken", name)
+		}
 	}
 }
 

@@ -48,15 +48,15 @@ const (
 	placeLen     = 1 + 8 + 8 + 16 + 16 + 16
 )
 
-// place is where a database lies.
-type place struct {
+// location is where a database lies.
+type location struct {
 	inode        uint64
 	birth        int64
 	machine      [16]byte
 	number, next [16]byte
 }
 
-func (p place) encode() []byte {
+func (p location) encode() []byte {
 	b := binary.BigEndian.AppendUint64([]byte{placeVersion}, p.inode)
 	b = binary.BigEndian.AppendUint64(b, uint64(p.birth))
 	b = append(b, p.machine[:]...)
@@ -66,7 +66,7 @@ func (p place) encode() []byte {
 
 // decodePlace reads what encode wrote; nil is a database that has not been
 // opened yet.
-func decodePlace(b []byte) (p place, err error) {
+func decodePlace(b []byte) (p location, err error) {
 	if len(b) != placeLen || b[0] != placeVersion {
 		return p, fmt.Errorf("%w: where the database lies", store.ErrDamaged)
 	}
@@ -94,7 +94,8 @@ func confirmIncarnation(s *State, st *store.Store, id *identity, log *slog.Logge
 		if err != nil {
 			return err
 		}
-		if why := was.differs(here); why != "" {
+		_, in := id.members.Member(id.key.ID()) // who was removed writes nothing any more
+		if why := was.differs(here); why != "" && in {
 			if err := id.renew(st); err != nil {
 				return fmt.Errorf("the state directory is a copy (%s), and this device needs a new incarnation: %w", why, err)
 			}
@@ -122,7 +123,7 @@ func confirmIncarnation(s *State, st *store.Store, id *identity, log *slog.Logge
 	return keepPlace(st, here)
 }
 
-func keepPlace(st *store.Store, p place) error {
+func keepPlace(st *store.Store, p location) error {
 	if err := st.Update(func(tx *store.Tx) error { tx.SetValue(placeKey, p.encode()); return nil }); err != nil {
 		return err
 	}
@@ -131,7 +132,7 @@ func keepPlace(st *store.Store, p place) error {
 
 // differs says what tells the place where the database is now from where it was,
 // or nothing.
-func (p place) differs(now place) string {
+func (p location) differs(now location) string {
 	switch {
 	case now.inode == 0:
 		return "the file " + incarnationName + " is missing"
@@ -147,7 +148,7 @@ func (p place) differs(now place) string {
 
 // place reads where the state directory lies; the inode is 0 if there is no file
 // to tell by, or not a readable one.
-func (s *State) place() (p place, err error) {
+func (s *State) place() (p location, err error) {
 	id, err := os.ReadFile("/etc/machine-id")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return p, fmt.Errorf("machine id: %w", err)

@@ -176,18 +176,18 @@ func TestIncarnationKilled(t *testing.T) {
 
 // TestPlaceDiffers: what counts as another place.
 func TestPlaceDiffers(t *testing.T) {
-	was := place{inode: 1, birth: 2, machine: [16]byte{3}, number: [16]byte{4}, next: [16]byte{5}}
+	was := location{inode: 1, birth: 2, machine: [16]byte{3}, number: [16]byte{4}, next: [16]byte{5}}
 	for name, c := range map[string]struct {
-		change func(*place)
+		change func(*location)
 		same   bool
 	}{
-		"nothing":     {func(*place) {}, true},
-		"next number": {func(p *place) { p.number = was.next }, true},
-		"number":      {func(p *place) { p.number = [16]byte{6} }, false},
-		"inode":       {func(p *place) { p.inode = 7 }, false},
-		"birth":       {func(p *place) { p.birth = 7 }, false},
-		"machine":     {func(p *place) { p.machine = [16]byte{7} }, false},
-		"no file":     {func(p *place) { *p = place{machine: was.machine} }, false},
+		"nothing":     {func(*location) {}, true},
+		"next number": {func(p *location) { p.number = was.next }, true},
+		"number":      {func(p *location) { p.number = [16]byte{6} }, false},
+		"inode":       {func(p *location) { p.inode = 7 }, false},
+		"birth":       {func(p *location) { p.birth = 7 }, false},
+		"machine":     {func(p *location) { p.machine = [16]byte{7} }, false},
+		"no file":     {func(p *location) { *p = location{machine: was.machine} }, false},
 	} {
 		now := was
 		c.change(&now)
@@ -198,7 +198,7 @@ func TestPlaceDiffers(t *testing.T) {
 }
 
 func FuzzDecodePlace(f *testing.F) {
-	f.Add(place{inode: 1, birth: 2, next: [16]byte{3}}.encode())
+	f.Add(location{inode: 1, birth: 2, next: [16]byte{3}}.encode())
 	f.Add([]byte{placeVersion})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := decodePlace(b)

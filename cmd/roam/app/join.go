@@ -46,12 +46,9 @@ func (p *program) join(ctx context.Context, n newDevice, code string, addresses 
 		return err
 	}
 	o := JoinOptions{Role: n.role}
-	for _, a := range addresses {
-		list, err := parseAddress(a)
-		if err != nil {
-			return usage("--address: %w", err)
-		}
-		o.Addresses = append(o.Addresses, list...)
+	var err error
+	if o.Addresses, err = parseAddresses(addresses); err != nil {
+		return err
 	}
 	if code == "-" {
 		line, err := bufio.NewReader(io.LimitReader(p.in, maxCode+1)).ReadString('\n')

@@ -52,6 +52,12 @@ type (
 		Device string `json:"device"`
 		Role   string `json:"role"`
 	}
+	revokeRequest struct {
+		Device string `json:"device"`
+		Sheet  string `json:"sheet"`
+		Reason string `json:"reason"`
+		Force  bool   `json:"force"`
+	}
 	resolveRequest struct {
 		Path []byte `json:"path"`
 		Keep Keep   `json:"keep"`
@@ -84,6 +90,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("GET /v1/devices", s.devices)
 	mux.HandleFunc("POST /v1/devices/rename", s.rename)
 	mux.HandleFunc("POST /v1/devices/role", s.role)
+	mux.HandleFunc("POST /v1/devices/revoke", s.revoke)
 	mux.HandleFunc("POST /v1/ls", s.ls)
 	mux.HandleFunc("POST /v1/whereis", s.whereis)
 	mux.HandleFunc("GET /v1/conflicts", s.conflicts)
@@ -156,6 +163,14 @@ func (s *server) role(w http.ResponseWriter, r *http.Request) {
 	var q roleRequest
 	if decode(w, r, &q) {
 		s.member(w, r, q.Device, s.device.SetRole(r.Context(), q.Device, q.Role))
+	}
+}
+
+func (s *server) revoke(w http.ResponseWriter, r *http.Request) {
+	var q revokeRequest
+	if decode(w, r, &q) {
+		done, err := s.device.Revoke(r.Context(), RevokeOptions{Name: q.Device, Sheet: q.Sheet, Reason: q.Reason, Force: q.Force})
+		answer(w, &done, err)
 	}
 }
 

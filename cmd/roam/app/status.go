@@ -59,6 +59,9 @@ func writeStatus(w io.Writer, s Status, verbose bool, now time.Time) error {
 		fmt.Fprintf(&b, "%-20s%s\n", name, fmt.Sprintf(format, args...))
 	}
 	row("device", "%s (%s), process %d", s.Device.Name, s.Device.Role, s.PID)
+	if s.Revoked {
+		row("hive", "this device was removed from it; its files can be read here and not be changed")
+	}
 	if len(s.Mounts) == 0 {
 		row("files at", "nowhere: no mount")
 	}
@@ -101,6 +104,9 @@ func writeStatus(w io.Writer, s Status, verbose bool, now time.Time) error {
 	}
 	for _, h := range s.Pending {
 		row("held back", "%s; see `roam pending`", pendingText(h))
+	}
+	if n := s.HeldBack.Commits; n > 0 {
+		row("held back", "%s that removed devices made later; see `roam devices`", plural(int64(n), "change", "changes"))
 	}
 	for _, u := range s.Unavailable {
 		row("unavailable", "%s: %s, %s", quotePath(u.Path), heldBy(u.Holders), agoText(u.At, now))

@@ -216,6 +216,8 @@ func (c *Conflict) stamp() {
 
 func (r *Resolved) stamp() { r.Schema, r.Kept, r.Removed = Schema, list(r.Kept), list(r.Removed) }
 
+func (r *Revoked) stamp() { r.Schema = Schema }
+
 func (w *Whereis) stamp() {
 	w.Schema, w.Holders = Schema, list(w.Holders)
 	for i := range w.Holders {
