@@ -151,7 +151,7 @@ func (m *machine) disk(synced bool) {
 	}
 	m.w.guard(func() {
 		m.writes++
-		if synced && !m.w.off.sync {
+		if synced && (m.durable == nil || !m.w.off.sync) {
 			m.durable.remove()
 			m.durable, m.writes = m.capture("last sync"), 0
 		}
