@@ -57,7 +57,7 @@ func (w *world) heal(on func(*machine) bool) {
 			all = append(all, m)
 		}
 	}
-	ring := w.rng.IntN(2) == 0
+	ring := !w.joins && w.rng.IntN(2) == 0 // a device that was added knows its sponsor at least
 	const patience = 15 * time.Minute
 	silent := time.Duration(0)
 	for begin := time.Now(); ; {

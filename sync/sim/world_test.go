@@ -77,7 +77,7 @@ func newWorld(seed uint64, dir string, off off) *world {
 		seed: seed, dir: dir, off: off, pcg: pcg, rng: rand.New(pcg),
 		chain: map[tree.Actor]map[uint64]*manifest.Manifest{}, written: map[string]bool{}, killed: map[string]bool{},
 	}
-	w.steps = 20 + w.rng.IntN(120)
+	w.steps = 30 + w.rng.IntN(220)
 	w.most = []int{2, 8, 1000}[w.rng.IntN(3)]
 	switch w.rng.IntN(8) {
 	case 0:
@@ -107,6 +107,9 @@ func (w *world) begin() {
 	for _, m := range w.machines {
 		m.birth = log.Encode()
 		m.start()
+	}
+	if w.rng.IntN(2) == 0 {
+		w.connectAll(w.machines, false)
 	}
 }
 
@@ -222,17 +225,24 @@ func (w *world) step() {
 	rng := w.rng
 	switch what := rng.IntN(100); {
 	case what < 30:
-		if m := w.any(running); m != nil {
-			o := w.pick(m)
-			w.logf("%s: %v", m.name, o)
-			w.do(m, o)
+		m := w.any(running)
+		for range 1 + rng.IntN(3) {
+			if m != nil && running(m) {
+				o := w.pick(m)
+				w.logf("%s: %v", m.name, o)
+				w.do(m, o)
+			}
 		}
 	case what < 55:
-		for range 1 + rng.IntN(6) {
+		n := 1 + rng.IntN(6)
+		if rng.IntN(4) == 0 {
+			n = 50
+		}
+		for range n {
 			w.deliverAny()
 		}
 	case what < 70:
-		d := []time.Duration{0, 1, 11, 11, 25, 310, 600, 2000, 61000}[rng.IntN(9)]*time.Millisecond + time.Duration(rng.IntN(1000000))
+		d := []time.Duration{0, 1, 11, 11, 11, 25, 25, 310, 310, 600, 2000, 61000}[rng.IntN(12)]*time.Millisecond + time.Duration(rng.IntN(1000000))
 		w.logf("%v pass", d)
 		w.wait(d)
 	case what < 74:
