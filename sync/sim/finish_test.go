@@ -47,7 +47,7 @@ func (w *world) heal(on func(*machine) bool) {
 	}
 	var all []*machine
 	for _, m := range w.machines {
-		switch on := on(m) && (m.birth != nil || m.seen != nil || m.exact != "" || m.least != nil); {
+		switch on := on(m) && m.birth != nil; {
 		case on && !m.up:
 			w.wake(m)
 		case !on && m.up:

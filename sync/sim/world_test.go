@@ -196,7 +196,7 @@ func (w *world) run(steps []int) error {
 // bury stops whatever still runs.
 func (w *world) bury() {
 	for _, m := range w.machines {
-		if m.up {
+		if m.open {
 			m.dead.Store(true)
 			w.unplug(m)
 			m.abandon()
@@ -361,7 +361,7 @@ func (w *world) join(l *line, i int) {
 // power turns machines on and off.
 func (w *world) power() {
 	rng := w.rng
-	if m := w.any(func(m *machine) bool { return !m.up }); m != nil && rng.IntN(3) > 0 {
+	if m := w.any(func(m *machine) bool { return !m.up && m.birth != nil }); m != nil && rng.IntN(3) > 0 {
 		w.logf("%s: on", m.name)
 		w.wake(m)
 		return
@@ -472,7 +472,7 @@ func (w *world) copies() {
 		return
 	}
 	c := w.machine(m.key, m.name+"'")
-	c.actor, c.keep, c.forked = m.actor, m.keep, true
+	c.actor, c.keep, c.birth, c.forked = m.actor, m.keep, m.birth, true
 	w.logf("%s: a clone as of %v", m.name, img.known)
 	c.put(img)
 	c.back(img)
