@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/roamfs/roamfs/sync/store"
 	"github.com/roamfs/roamfs/sync/tree"
@@ -56,7 +57,7 @@ func copyTree(to, from string) error {
 				break
 			}
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENXIO) { // gone, or shorter
 			return err
 		}
 		after, err2 := names(from)

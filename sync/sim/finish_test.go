@@ -59,6 +59,7 @@ func (w *world) heal(on func(*machine) bool) {
 	}
 	ring := !w.joins && w.rng.IntN(2) == 0 // a device that was added knows its sponsor at least
 	const patience = 15 * time.Minute
+	const settled = 65 * time.Second // a device that refused the state of another one says hello again after a minute
 	silent := time.Duration(0)
 	for begin := time.Now(); ; {
 		w.connectAll(all, ring)
@@ -66,7 +67,7 @@ func (w *world) heal(on func(*machine) bool) {
 			silent = 0
 			continue
 		}
-		if silent >= 3*time.Second && w.agreed(all) || silent > 5*time.Minute {
+		if silent >= settled && w.agreed(all) || silent > 5*time.Minute {
 			break
 		}
 		if time.Since(begin) > patience {
