@@ -102,7 +102,7 @@ func (w *world) write(m *machine, token string, ino tree.Ino) {
 }
 
 // gaveUp notes contents that the user of m gave up and that m shows nowhere else.
-func (w *world) gaveUp(m *machine, gone []string, _ bool, after *listing) {
+func (w *world) gaveUp(m *machine, gone []string, after *listing) {
 	for _, token := range gone {
 		if token != "" && !after.contents[token] {
 			w.killed[token] = true
@@ -124,6 +124,12 @@ func (w *world) maybe(m *machine, o op) {
 		lose(m.seen.paths[o.from].token)
 	case "rename":
 		lose(m.seen.paths[o.to].token)
+	case "remove all":
+		for p, x := range m.seen.paths {
+			if under(p, o.from) {
+				lose(x.token)
+			}
+		}
 	case "late write":
 		if o.handle < len(m.handles) {
 			lose(m.handles[o.handle].token)

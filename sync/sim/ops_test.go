@@ -59,6 +59,12 @@ func (w *world) pick(m *machine) op {
 		return strconv.Itoa(w.tokens)
 	}
 	flag := rng.IntN(4) == 0
+	if rng.IntN(40) == 0 {
+		return op{kind: "remove all", from: dirs[rng.IntN(len(dirs))]}
+	}
+	if w.large && len(all) < 900 && rng.IntN(12) == 0 {
+		return op{kind: "fill", from: fresh(), token: "=2"}
+	}
 	switch rng.IntN(22) {
 	case 0, 1, 2, 3:
 		return op{kind: "create", from: fresh(), token: tok(), flag: flag}
@@ -153,6 +159,36 @@ func (w *world) do(m *machine, o op) {
 	w.judge(m, o, ino, before, after)
 }
 
+// manyFiles are so many that the commit with them needs several transactions.
+const manyFiles = 300
+
+// fill makes a directory with many files.
+func (m *machine) fill(dir tree.Ino, name string, c tree.Content) error {
+	d, err := m.rep.Mkdir(dir, name, 0o755)
+	for i := 0; err == nil && i < manyFiles; i++ {
+		_, err = m.rep.Create(d.Ino, fmt.Sprint("many", i), c)
+	}
+	return err
+}
+
+// removeAll is rm -r of what the machine shows at path, and of the root all that is in it.
+func (m *machine) removeAll(path string) error {
+	for _, p := range slices.Backward(m.seen.sorted) { // what is in a directory comes after it
+		if !strings.HasPrefix(p, path+"/") && p != path {
+			continue
+		}
+		dir, name := m.seen.split(p)
+		remove := m.rep.Unlink
+		if m.seen.paths[p].kind == tree.Dir {
+			remove = m.rep.Rmdir
+		}
+		if err := remove(dir, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // carryOut calls the operation.
 func (w *world) carryOut(m *machine, o op) (tree.Ino, error) {
 	s, r := m.seen, m.rep
@@ -193,6 +229,10 @@ func (w *world) carryOut(m *machine, o op) (tree.Ino, error) {
 	case "rename", "exchange":
 		dir2, name2 := s.split(o.to)
 		return ino, r.Rename(dir, name, dir2, name2, o.kind == "rename" && o.flag, o.kind == "exchange")
+	case "fill":
+		return ino, m.fill(dir, name, o.content())
+	case "remove all":
+		return ino, m.removeAll(o.from)
 	case "link":
 		dir2, name2 := s.split(o.to)
 		_, err := r.Link(ino, dir2, name2)
@@ -218,7 +258,6 @@ func (w *world) judge(m *machine, o op, ino tree.Ino, before, after *listing) {
 	var named []string // paths that may change, with all below
 	var inos []tree.Ino
 	var gone []string // contents that the user gave up
-	over := false
 	token := "f" + o.token
 	switch o.kind {
 	case "create":
@@ -232,15 +271,35 @@ func (w *world) judge(m *machine, o op, ino tree.Ino, before, after *listing) {
 		if is.kind != tree.Dir {
 			violate("I8: mkdir: no directory")
 		}
+	case "fill":
+		named = []string{o.from}
+		w.written[token] = true
+		for i := range manyFiles {
+			if p := fmt.Sprintf("%s/many%d", o.from, i); after.paths[p].token != token {
+				violate("I8: fill: %q shows %q", p, after.paths[p].token)
+			}
+		}
+	case "remove all":
+		named = []string{o.from}
+		for p, x := range before.paths {
+			if under(p, o.from) {
+				gone = append(gone, x.token)
+			}
+		}
+		for p := range after.paths {
+			if under(p, o.from) {
+				violate("I8: remove all: shows %q", p)
+			}
+		}
 	case "write":
-		inos, gone, over = []tree.Ino{was.ino}, []string{was.token}, true
+		inos, gone = []tree.Ino{was.ino}, []string{was.token}
 		w.write(m, token, ino)
 		if is.token != token || is.ino != was.ino || is.mode != was.mode {
 			violate("I8: write: shows %v", is)
 		}
 	case "late write":
 		h := &m.handles[o.handle]
-		gone, over = []string{h.token}, true
+		gone = []string{h.token}
 		for t, at := range m.wrote {
 			if at == h.ino {
 				gone = append(gone, t)
@@ -254,7 +313,7 @@ func (w *world) judge(m *machine, o op, ino tree.Ino, before, after *listing) {
 		}
 		w.write(m, token, ino)
 		h.ino, h.base, h.token = ino, n.Base, token
-		w.gaveUp(m, gone, over, after)
+		w.gaveUp(m, gone, after)
 		return
 	case "unlink":
 		named, gone = []string{o.from}, []string{was.token}
@@ -316,5 +375,5 @@ func (w *world) judge(m *machine, o op, ino tree.Ino, before, after *listing) {
 			}
 		}
 	}
-	w.gaveUp(m, gone, over, after)
+	w.gaveUp(m, gone, after)
 }

@@ -56,6 +56,7 @@ type world struct {
 	relay bool // something in the network changes, replays and withholds messages
 	forks bool // devices are restored from old images and cloned
 	joins bool // devices are added
+	large bool // commits that need several transactions
 
 	mu    sync.Mutex // guards what devices change on their own: queues, disks, all below
 	sent  int        // messages
@@ -86,6 +87,8 @@ func newWorld(seed uint64, dir string, off off) *world {
 		w.forks = true
 	case 3, 4:
 		w.joins = true
+	case 5:
+		w.large = true
 	}
 	return w
 }
