@@ -106,6 +106,11 @@ func (r *Replica) apply(m *manifest.Manifest, c store.Commit, d manifest.Delta) 
 			return aff, r.forkedLocked(m.Device, m.Actor, m.Ctr)
 		}
 	}
+	if r.open.meets(d) {
+		if err := r.closeBatchLocked(); err != nil {
+			return aff, err
+		}
+	}
 	vector := r.vector.Clone()
 	vector[m.Actor] = m.Ctr
 	// A record that this device has dropped in its open batch without having
