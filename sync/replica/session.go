@@ -595,6 +595,8 @@ func (r *Replica) pushed(p *session, m, delta []byte) error {
 	case errors.Is(err, errGap), errors.Is(err, errStranger):
 		r.gap(p)
 		return nil
+	case errors.Is(err, ErrOldCopy):
+		return nil // which is no fault of the peer: it would only come again with the same
 	case err != nil:
 		return err
 	}

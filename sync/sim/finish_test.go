@@ -61,10 +61,13 @@ func (w *world) heal(on func(*machine) bool) {
 	const patience = 15 * time.Minute
 	const settled = 65 * time.Second // a device that refused the state of another one says hello again after a minute
 	silent := time.Duration(0)
-	for begin := time.Now(); ; {
+	for begin, rounds := time.Now(), 0; ; {
 		w.connectAll(all, ring)
 		if w.deliverAll() {
 			silent = 0
+			if rounds++; rounds > 20000 {
+				violate("I9: %d messages and no end of it", w.sent)
+			}
 			continue
 		}
 		if silent >= settled && w.agreed(all) || silent > 5*time.Minute {
