@@ -143,15 +143,8 @@ func (r *Replica) carryOutLocked(ch tree.Change) (aff tree.Affected, err error) 
 
 // finishEdit carries out the operation during which an earlier run ended.
 func (r *Replica) finishEdit() error {
-	b, err := r.st.Value(editingKey)
-	if err != nil || b == nil {
-		return err
-	}
-	if len(b) != 8 {
-		return fmt.Errorf("%w: number of a staged operation", store.ErrDamaged)
-	}
-	c, err := r.st.Commit(binary.BigEndian.Uint64(b))
-	if err != nil {
+	_, c, err := r.stagedEdit()
+	if err != nil || c == nil {
 		return err
 	}
 	d, err := manifest.DecodeDelta(c.Delta)
@@ -167,4 +160,19 @@ func (r *Replica) finishEdit() error {
 		return fmt.Errorf("unfinished operation: %w", err)
 	}
 	return nil
+}
+
+// stagedEdit returns the operation during which an earlier run ended, and the
+// number under which it is staged, or nil.
+func (r *Replica) stagedEdit() (seq uint64, c *store.Commit, err error) {
+	b, err := r.st.Value(editingKey)
+	if err != nil || b == nil {
+		return 0, nil, err
+	}
+	if len(b) != 8 {
+		return 0, nil, fmt.Errorf("%w: number of a staged operation", store.ErrDamaged)
+	}
+	seq = binary.BigEndian.Uint64(b)
+	staged, err := r.st.Commit(seq)
+	return seq, &staged, err
 }

@@ -92,11 +92,11 @@ func TestLargeOperations(t *testing.T) {
 				}
 			}
 			n[0].write("before", "in the open batch")
-			var killed *node
+			var killed, before *node
 			steps := 0
 			n[0].between = func() {
 				if steps++; steps == 2 {
-					killed = n[0].twin()
+					killed, before = n[0].twin(), n[0].twin()
 				}
 			}
 			if err := c.do(n[0]); err != nil {
@@ -123,6 +123,18 @@ func TestLargeOperations(t *testing.T) {
 			agree(t, killed, n[2])
 			w.disconnect()
 			killed.close()
+
+			// The same copy as a new incarnation, beside what the original made of it.
+			before.reborn()
+			before.open()
+			before.write("after", "x")
+			if got, want := before.listing(), n[0].listing(); got != want {
+				t.Fatalf("as a new incarnation the device shows\n%.2000s\nwant\n%.2000s", got, want)
+			}
+			w = connect(before, n[1])
+			agree(t, before, n[1])
+			w.disconnect()
+			before.close()
 		})
 	}
 }

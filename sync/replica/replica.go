@@ -62,7 +62,7 @@ var ErrBroken = errors.New("the tree could not be read after a change: restart t
 type Config struct {
 	Store   *store.Store
 	Key     device.Key
-	Actor   tree.Actor
+	Actor   tree.Actor // the incarnation; another than before if the database may be a copy (incarnation.go)
 	Members *device.Log
 	Spread  [32]byte // keys the shape of the Merkle tree; the same on all devices of a hive
 	Epoch   uint32
@@ -194,6 +194,9 @@ func (r *Replica) load() error {
 		return err
 	}
 	if err := r.loadSpans(); err != nil {
+		return err
+	}
+	if err := r.moveBatch(); err != nil {
 		return err
 	}
 	if r.view, err = tree.NewView(r.st, tree.Labels(r.label)); err != nil {

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/roamfs/roamfs/peer/device"
@@ -106,13 +107,19 @@ func madeBy(m device.Member, a tree.Actor) bool {
 // that it knows it.
 func (r *Replica) Shared(d tree.Dot) bool { return len(r.Knowing(d)) > 0 }
 
-// Unshared reports whether something was changed here that no other member has
-// said it knows: it would be lost with this device.
+// Unshared reports whether something was changed here, by this or a former
+// incarnation, that no other member has said it knows: it would be lost with this device.
 func (r *Replica) Unshared() bool {
+	own := [][8]byte{r.cfg.Actor}
+	if self, ok := r.cfg.Members.Member(r.cfg.Key.ID()); ok {
+		own = self.Actors
+	}
 	r.mu.RLock()
-	open, last := !r.open.empty(), tree.Dot{Actor: r.cfg.Actor, Ctr: r.vector[r.cfg.Actor]}
+	open, vector := !r.open.empty(), r.vector
 	r.mu.RUnlock()
-	return open || (last.Ctr > 0 && !r.Shared(last))
+	return open || slices.ContainsFunc(own, func(a [8]byte) bool {
+		return vector[a] > 0 && !r.Shared(tree.Dot{Actor: a, Ctr: vector[a]})
+	})
 }
 
 // OldCopy reports [ErrOldCopy] if nothing is changed here any more because of it.

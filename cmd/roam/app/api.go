@@ -197,7 +197,7 @@ type PeerStatus struct {
 	LastSeen  *time.Time `json:"last_seen"` // nil: never
 	RTT       *float64   `json:"rtt_ms"`    // nil: not known
 	Path      string     `json:"path"`      // how it is reached: "lan tcp", "lan quic", …; empty if not connected
-	Problem   string     `json:"problem"`   // why nothing of the tree is exchanged with it; empty if nothing is wrong
+	Problem   string     `json:"problem"`   // what is wrong with it, such as why nothing of the tree is exchanged; empty if nothing is
 }
 
 // Amount is a number of files and the bytes of their content.

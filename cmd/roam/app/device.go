@@ -71,6 +71,9 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	if d.id, err = loadIdentity(s, d.store); err != nil {
 		return d, err
 	}
+	if err := confirmIncarnation(s, d.store, &d.id, log); err != nil {
+		return d, fmt.Errorf("state directory: %w", err)
+	}
 	d.self, _ = d.id.members.Member(d.id.key.ID()) // loadIdentity has checked it
 	limit := cfg.Limit(d.self.Role.String())
 	if d.keys, err = keysOf(d.id.epoch, d.id.secret); err != nil {

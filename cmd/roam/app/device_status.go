@@ -49,6 +49,8 @@ func (d *live) Status(context.Context) (Status, error) {
 		}
 		if fork := d.replica.Fork(p.ID); fork != nil {
 			st.Problem = fork.Error()
+		} else if st.Problem, err = d.inUseTwice(p.ID); err != nil {
+			return Status{}, err
 		}
 		s.Peers = append(s.Peers, st)
 	}
@@ -60,6 +62,11 @@ func (d *live) Status(context.Context) (Status, error) {
 	s.Cache.OnlyHereBytes = bytes
 	s.WaitingToCopy = Amount{Files: files + int64(drafts), Bytes: bytes + draftBytes}
 	s.SafeToStop, s.UnsafeBecause = d.safe(files, drafts)
+	if twice, err := d.inUseTwice(d.self.ID); err != nil {
+		return Status{}, err
+	} else if twice != "" {
+		s.SafeToStop, s.UnsafeBecause = false, append(s.UnsafeBecause, twice)
+	}
 	return s, nil
 }
 

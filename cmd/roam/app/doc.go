@@ -16,6 +16,7 @@
 //	recovery-sheet.txt  what the owner prints and keeps elsewhere, 0600; first device only
 //	lock                lock of the process that runs the device, and its pid
 //	api.sock            the daemon's socket, 0600
+//	incarnation         tells this directory from a copy of it (incarnation.go)
 //	db/                 the local database
 //	blocks/             the bounded cache of blocks
 //	drafts/             bytes of open and not yet published files

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/roamfs/roamfs/peer/device"
 	"github.com/roamfs/roamfs/sync/replica"
@@ -44,6 +45,9 @@ func (id *identity) save(s *State) (err error) {
 		tx.SetValue(replica.MembersKey, id.members.Encode())
 		return nil
 	}); err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	if err := confirmIncarnation(s, st, id, slog.New(slog.DiscardHandler)); err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
 	return st.Sync()

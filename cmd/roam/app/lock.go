@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,13 @@ import (
 func wholeFile(kind int16) *unix.Flock_t {
 	return &unix.Flock_t{Type: kind, Whence: io.SeekStart}
 }
+
+// A process that was just killed may hold the lock for a moment after it answers no
+// more: that long is tried.
+const (
+	dyingTries = 20
+	dyingPause = 25 * time.Millisecond
+)
 
 // takeLock makes this process the one that runs the device in dir. The lock is
 // an open file description lock (fcntl(2), F_OFD_SETLK): like flock(2) it ends
@@ -27,7 +35,12 @@ func takeLock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the state directory: %w", err)
 	}
-	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, wholeFile(unix.F_WRLCK))
+	for range dyingTries {
+		if err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, wholeFile(unix.F_WRLCK)); err == nil {
+			break
+		}
+		<-time.After(dyingPause)
+	}
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		pid := readPID(f)
 		discard(f)

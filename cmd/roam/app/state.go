@@ -33,6 +33,8 @@ const (
 	oldLogName     = "log.old"
 	stagingName    = "staging" // a tree that is being received
 	unfinishedName = "unfinished"
+
+	incarnationName = "incarnation"
 )
 
 // Dir returns the absolute path of the directory.
