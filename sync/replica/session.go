@@ -494,8 +494,7 @@ func (r *Replica) receive(ctx context.Context, p *session, kind byte, body []byt
 		if h.hive != r.cfg.Members.Hive() {
 			return fmt.Errorf("hello from another hive")
 		}
-		s.update(p, func() { p.members, p.told = h.members, nil })
-		return r.heard(p, h.heads)
+		return r.heard(p, h.heads, func() { p.members, p.told = h.members, nil })
 	case msgMembers:
 		if len(body) > maxMembers {
 			return errMessage
@@ -518,7 +517,7 @@ func (r *Replica) receive(ctx context.Context, p *session, kind byte, body []byt
 		if err != nil {
 			return err
 		}
-		return r.heard(p, heads)
+		return r.heard(p, heads, func() {})
 	case msgFork:
 		return r.accused(p, body)
 	case msgOffer:

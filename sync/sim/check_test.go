@@ -15,6 +15,7 @@ import (
 func (m *machine) back(img *image) {
 	m.shownNow, m.ops = img.shown, img.ops
 	m.seen = nil
+	m.actor = img.actor
 	m.exact = img.exact
 	m.least = img.known
 }
@@ -32,7 +33,7 @@ func (w *world) wake(m *machine) {
 	}
 	m.exact, m.least = "", nil
 	w.kept(m, m.seen)
-	if m.forked {
+	if m.forked && !expectConverge {
 		return
 	}
 	for _, o := range w.machines {
@@ -194,7 +195,7 @@ func (w *world) linked(c *manifest.Manifest) {
 		w.chain[c.Actor] = of
 	}
 	for _, m := range w.machines {
-		if m.actor == c.Actor && m.forked {
+		if m.actor == c.Actor && m.forked && !expectConverge {
 			return // two histories go by its name
 		}
 	}

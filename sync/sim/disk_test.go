@@ -22,6 +22,7 @@ type image struct {
 	exact string // the listing of that moment, if it is known
 	shown map[string]bool
 	known tree.Vector // what was durable
+	actor tree.Actor
 }
 
 // capture copies the disk of m as it is now.
@@ -29,7 +30,7 @@ func (m *machine) capture(when string) *image {
 	m.w.images++
 	img := &image{
 		dir: filepath.Join(m.w.dir, fmt.Sprintf("image%d", m.w.images)), when: when,
-		ops: m.ops, shown: m.shownNow, known: vectorOf(m.st),
+		ops: m.ops, shown: m.shownNow, known: vectorOf(m.st), actor: m.actor,
 	}
 	check(copyTree(img.dir, m.dir))
 	return img

@@ -58,6 +58,7 @@ type machine struct {
 	shownNow map[string]bool     // contents that it must show: it did, and nobody gave them up
 	past     []*image            // for a restore or a clone
 	forked   bool                // it was restored or cloned
+	reborn   bool                // at its next start it finds that out
 	exact    string              // while it is off: what it has to show then, if that is known
 	least    tree.Vector         // while it is off: what it has to know then
 }
@@ -108,6 +109,9 @@ func (m *machine) start() {
 	}
 	m.log, err = device.Decode(b)
 	check(err)
+	if m.reborn && expectConverge {
+		m.renew()
+	}
 	m.rep, err = replica.Open(replica.Config{
 		Store: m.st, Key: m.key, Actor: m.actor, Members: m.log, Spread: [32]byte{1},
 		Staging: filepath.Join(m.dir, "staging"), Keep: m.keep, Now: m.now,
@@ -132,6 +136,18 @@ func (m *machine) start() {
 	m.w.broken()
 	m.seen = list(m.rep)
 	m.stale = false
+}
+
+// renew gives the device another actor, which its membership record names, as the
+// program does at a start at which it finds that its state directory is a copy.
+func (m *machine) renew() {
+	m.reborn = false
+	m.w.born++
+	m.actor = device.NewActor(m.key.ID(), [16]byte{byte(m.w.born), byte(m.w.born >> 8), 1})
+	_, err := m.log.Add(m.key, m.key.ID(), "again", device.Cache, m.actor, m.now())
+	check(err)
+	check(m.st.Update(func(tx *store.Tx) error { tx.SetValue(replica.MembersKey, m.log.Encode()); return nil }))
+	check(m.st.Sync())
 }
 
 // tell is the machine's subscriber.

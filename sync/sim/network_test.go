@@ -218,7 +218,7 @@ func (w *world) receive(l *line, i int, msg []byte, spoilt bool) {
 
 // expected reports whether an error may come from honest devices.
 func (w *world) expected(err error) bool {
-	return errors.Is(err, replica.ErrOldCopy) || contains(err.Error(), "whole state that nobody waits for")
+	return errors.Is(err, replica.ErrOldCopy) && w.forks && !expectConverge || contains(err.Error(), "whole state that nobody waits for")
 }
 
 // pass is what becomes of a message on its way: a relay may change it, play an

@@ -166,6 +166,7 @@ const manyFiles = 300
 func (m *machine) fill(dir tree.Ino, name string, c tree.Content) error {
 	d, err := m.rep.Mkdir(dir, name, 0o755)
 	for i := 0; err == nil && i < manyFiles; i++ {
+		synctest.Wait() // how the device sees the burst must not depend on chance
 		_, err = m.rep.Create(d.Ino, fmt.Sprint("many", i), c)
 	}
 	return err
@@ -185,6 +186,7 @@ func (m *machine) removeAll(path string) error {
 		if err := remove(dir, name); err != nil {
 			return err
 		}
+		synctest.Wait()
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func TestSimulation(t *testing.T) {
 
 // TestOneSeedOneRun: the same seed makes the same run, message by message.
 func TestOneSeedOneRun(t *testing.T) {
-	for seed := *simSeed; seed < *simSeed+8; seed++ {
+	for seed := *simSeed; seed < *simSeed+*sims/8; seed++ {
 		a, err1 := play(t, seed, off{}, nil)
 		b, err2 := play(t, seed, off{}, nil)
 		if a.sum == b.sum && fmt.Sprint(err1) == fmt.Sprint(err2) {

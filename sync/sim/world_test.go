@@ -64,6 +64,7 @@ type world struct {
 	chain map[tree.Actor]map[uint64]*manifest.Manifest
 
 	images  int
+	born    int // incarnations
 	tokens  int
 	refused int
 	written map[string]bool // every content ever written
@@ -468,14 +469,15 @@ func (w *world) copies() {
 		return
 	}
 	img := m.past[rng.IntN(len(m.past))]
-	m.forked = true
 	if rng.IntN(2) == 0 || len(w.machines) > 4 {
 		w.logf("%s: restored as of %v", m.name, img.known)
+		m.forked, m.reborn = true, true
 		w.crash(m, img)
 		return
 	}
 	c := w.machine(m.key, m.name+"'")
-	c.actor, c.keep, c.birth, c.forked = m.actor, m.keep, m.birth, true
+	c.actor, c.keep, c.birth, c.forked, c.reborn = img.actor, m.keep, m.birth, true, true
+	m.forked = m.forked || !expectConverge // the original goes on as before
 	w.logf("%s: a clone as of %v", m.name, img.known)
 	c.put(img)
 	c.back(img)
