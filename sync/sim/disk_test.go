@@ -58,7 +58,7 @@ func copyTree(to, from string) error {
 				break
 			}
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENXIO) { // gone, or shorter
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errShrunk) {
 			return err
 		}
 		after, err2 := names(from)
@@ -100,6 +100,9 @@ const (
 	seekHole = 4
 )
 
+// errShrunk means that a file has become shorter while it was copied.
+var errShrunk = errors.New("file is changing")
+
 // copyFile copies a file and leaves out its holes: the logs of the database are
 // nearly all hole.
 func copyFile(to, from string) error {
@@ -107,7 +110,7 @@ func copyFile(to, from string) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close() //nolint:errcheck // only read
+	defer in.Close()
 	st, err := in.Stat()
 	if err != nil {
 		return err
@@ -132,10 +135,16 @@ func copyData(out, in *os.File, size int64) error {
 	}
 	for at := int64(0); at < size; {
 		begin, err := in.Seek(at, seekData)
+		if errors.Is(err, syscall.ENXIO) {
+			return nil // no more data
+		}
 		if err != nil {
-			break // no more data
+			return err
 		}
 		end, err := in.Seek(begin, seekHole)
+		if errors.Is(err, syscall.ENXIO) {
+			return errShrunk
+		}
 		if err != nil {
 			return err
 		}

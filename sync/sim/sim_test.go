@@ -36,7 +36,7 @@ func disks(t *testing.T) string {
 	t.Helper()
 	const memory = "/dev/shm"
 	if st, err := os.Stat(memory); err == nil && st.IsDir() {
-		dir, err := os.MkdirTemp(memory, "roamsim")
+		dir, err := os.MkdirTemp(memory, "roamsim") //nolint:usetesting // which would make it on the disk
 		if err == nil {
 			t.Cleanup(func() { _ = os.RemoveAll(dir) })
 			return dir

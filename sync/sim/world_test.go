@@ -246,7 +246,8 @@ func (w *world) step() {
 			w.deliverAny()
 		}
 	case what < 70:
-		d := []time.Duration{0, 1, 11, 11, 11, 25, 25, 310, 310, 600, 2000, 61000}[rng.IntN(12)]*time.Millisecond + time.Duration(rng.IntN(1000000))
+		ms := []int{0, 1, 11, 11, 11, 25, 25, 310, 310, 600, 2000, 61000}[rng.IntN(12)]
+		d := time.Duration(ms*1e6 + rng.IntN(1e6))
 		w.logf("%v pass", d)
 		w.wait(d)
 	case what < 74:
