@@ -48,6 +48,7 @@ type machine struct {
 	// Guarded by world.mu, since the database reports from any goroutine.
 	durable *image // what a power cut leaves
 	writes  int    // since then
+	limbo   []sending
 
 	ops      int // operations that have returned
 	handles  []handle

@@ -152,7 +152,11 @@ func (w *world) sender(l *line, c *conn, i int) func(context.Context, []byte) er
 				return nil
 			case len(c.queue[i]) < c.most:
 				w.guard(func() { w.overhear(m, msg) })
-				c.queue[i] = append(c.queue[i], slices.Clone(msg))
+				if s := (sending{c, i, slices.Clone(msg)}); m.fuse > 0 {
+					m.limbo = append(m.limbo, s)
+				} else {
+					s.leave()
+				}
 				if w.relay && len(l.past[i]) < 200 {
 					l.past[i] = append(l.past[i], slices.Clone(msg))
 				}
@@ -167,6 +171,28 @@ func (w *world) sender(l *line, c *conn, i int) func(context.Context, []byte) er
 				return ctx.Err()
 			}
 		}
+	}
+}
+
+// sending is a message that is about to leave a machine whose power is going to
+// go off: whether it gets out before that must not depend on chance.
+type sending struct {
+	c   *conn
+	i   int
+	msg []byte
+}
+
+func (s sending) leave() { s.c.queue[s.i] = append(s.c.queue[s.i], s.msg) }
+
+// rest lets all messages leave that machines were sending when all came to rest.
+func (w *world) rest() {
+	for _, m := range w.machines {
+		for _, s := range m.limbo {
+			if !m.dead.Load() && !s.c.cut {
+				s.leave()
+			}
+		}
+		m.limbo = nil
 	}
 }
 

@@ -153,9 +153,11 @@ func (w *world) guard(fn func()) {
 	}
 }
 
-// broken stops the run if a goroutine of a device came to a violation.
+// broken stops the run if a goroutine of a device came to a violation. It is called
+// whenever all has come to rest.
 func (w *world) broken() {
 	w.mu.Lock()
+	w.rest()
 	err := w.err
 	w.mu.Unlock()
 	if err != nil {
