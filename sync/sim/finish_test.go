@@ -49,7 +49,7 @@ func (w *world) heal(on func(*machine) bool) {
 	}
 	var all []*machine
 	for _, m := range w.machines {
-		switch on := on(m) && m.birth != nil; {
+		switch on := on(m) && m.birth != nil && !m.revoked; {
 		case on && !m.up:
 			w.wake(m)
 		case !on && m.up:

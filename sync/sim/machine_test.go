@@ -59,6 +59,7 @@ type machine struct {
 	shownNow map[string]bool     // contents that it must show: it did, and nobody gave them up
 	past     []*image            // for a restore or a clone
 	forked   bool                // it was restored or cloned
+	revoked  bool                // it does not belong to the hive any more, whoever knows that
 	reborn   bool                // at its next start it finds that out
 	exact    string              // while it is off: what it has to show then, if that is known
 	least    tree.Vector         // while it is off: what it has to know then

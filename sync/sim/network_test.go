@@ -229,7 +229,7 @@ func (w *world) receive(l *line, i int, msg []byte, spoilt bool) {
 		return
 	}
 	w.logf("   %v", err)
-	if !spoilt && !w.relay && !to.dead.Load() && !w.expected(err) {
+	if !spoilt && !w.relay && !from.revoked && !to.revoked && !to.dead.Load() && !w.expected(err) {
 		violate("%s refuses what %s sent: %v", to.name, from.name, err)
 	}
 	if spoilt {

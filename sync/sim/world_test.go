@@ -96,7 +96,7 @@ func newWorld(seed uint64, dir string, off off) *world {
 
 // begin sets the first devices up, all members.
 func (w *world) begin() {
-	owner := w.key(1 << 20)
+	owner := w.key(ownerKey)
 	var log *device.Log
 	for i := range 2 + w.rng.IntN(3) {
 		m := w.machine(w.key(i), fmt.Sprint("dev", i))
@@ -116,6 +116,9 @@ func (w *world) begin() {
 		w.connectAll(w.machines, false)
 	}
 }
+
+// ownerKey is the number of the key that owns the hive.
+const ownerKey = 1 << 20
 
 func (w *world) key(n int) device.Key {
 	var seed [32]byte
@@ -448,6 +451,8 @@ func (w *world) members() {
 		check(err)
 		n.birth = m.log.Encode()
 		n.start()
+	case w.joins && revoke != nil && rng.IntN(3) == 0:
+		w.shutOut(m, of)
 	case rng.IntN(2) == 0:
 		err := m.rep.RenameDevice(of.key.ID(), fmt.Sprint("name", rng.IntN(3)))
 		w.logf("%s: renames %s: %v", m.name, of.name, err)
