@@ -1,0 +1,31 @@
+package sim
+
+import "github.com/roamfs/roamfs/peer/device"
+
+// revoke has the replica of m shut another device out for good, on the word of
+// the owner. As long as it is nil no run does that.
+var revoke func(m *machine, owner device.Key, dev device.ID) error
+
+// shutOut revokes a device, if enough others are left.
+func (w *world) shutOut(m, of *machine) {
+	if left := w.belonging() - 1; left < 2 || of.revoked {
+		return
+	}
+	err := revoke(m, w.key(ownerKey), of.key.ID())
+	w.logf("%s: revokes %s: %v", m.name, of.name, err)
+	if m.dead.Load() || err == nil {
+		for _, o := range w.machines { // all copies of it
+			o.revoked = o.revoked || o.key.ID() == of.key.ID()
+		}
+	}
+}
+
+// belonging returns how many machines belong to the hive.
+func (w *world) belonging() (n int) {
+	for _, m := range w.machines {
+		if !m.revoked && m.birth != nil {
+			n++
+		}
+	}
+	return n
+}
