@@ -434,7 +434,7 @@ func (w *world) crashed() {
 // members adds a device, or changes what is said about one.
 func (w *world) members() {
 	rng := w.rng
-	m := w.any(running)
+	m := w.any(func(m *machine) bool { return running(m) && !m.revoked })
 	if m == nil {
 		return
 	}
