@@ -276,6 +276,9 @@ func (w *world) step() {
 		if m := w.any(running); m != nil {
 			const year = 365 * 24 * time.Hour
 			d := []time.Duration{10 * year, -10 * year, time.Hour, -time.Hour, -m.clock}[rng.IntN(5)]
+			if (m.clock + d).Abs() > 20*year { // nothing is dated before 1970
+				d = -m.clock
+			}
 			w.logf("%s: the clock jumps by %v", m.name, d)
 			m.clock += d
 		}
