@@ -111,7 +111,7 @@ func (m *machine) start() {
 	}
 	m.log, err = device.Decode(b)
 	check(err)
-	if m.reborn && expectConverge {
+	if m.reborn && expectConverge && !m.w.off.renew {
 		m.renew()
 	}
 	m.rep, err = replica.Open(replica.Config{

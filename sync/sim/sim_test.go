@@ -99,13 +99,19 @@ func TestOneSeedOneRun(t *testing.T) {
 	}
 }
 
-// TestDiskThatForgets: if what was synced is lost, the simulator sees it.
-func TestDiskThatForgets(t *testing.T) {
-	for seed := uint64(1); seed < 10; seed++ {
-		if _, err := play(t, seed, off{sync: true}, nil); err != nil {
-			t.Logf("sim-seed %d: %v", seed, err)
-			return
-		}
+// TestFaultsAreSeen leaves out something that all rests on, and demands that some
+// run then fails.
+func TestFaultsAreSeen(t *testing.T) {
+	for name, off := range map[string]off{"sync": {sync: true}, "new incarnation": {renew: true}} {
+		t.Run(name, func(t *testing.T) {
+			const enough = 60
+			for seed := uint64(1); seed <= enough; seed++ {
+				if _, err := play(t, seed, off, nil); err != nil {
+					t.Logf("sim-seed %d: %.200v", seed, err)
+					return
+				}
+			}
+			t.Errorf("%d runs hold without it", enough)
+		})
 	}
-	t.Error("nothing is noticed")
 }

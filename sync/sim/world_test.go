@@ -37,7 +37,8 @@ func short(b []byte) uint32 { return crc32.ChecksumIEEE(b) }
 
 // off is what a run does without, to prove that its checks see it.
 type off struct {
-	sync bool // the disk does not do what it is told to make durable
+	sync  bool // the disk makes durable what it is told to
+	renew bool // a restored or cloned device becomes a new incarnation
 }
 
 // world is one run. Its goroutine alone decides what happens; between two
