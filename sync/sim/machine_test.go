@@ -60,6 +60,7 @@ type machine struct {
 	past     []*image            // for a restore or a clone
 	forked   bool                // it was restored or cloned
 	revoked  bool                // it does not belong to the hive any more, whoever knows that
+	sponsor  bool                // it has added another one
 	reborn   bool                // at its next start it finds that out
 	exact    string              // while it is off: what it has to show then, if that is known
 	least    tree.Vector         // while it is off: what it has to know then

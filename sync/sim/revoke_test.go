@@ -6,9 +6,11 @@ import "github.com/roamfs/roamfs/peer/device"
 // the owner. As long as it is nil no run does that.
 var revoke func(m *machine, owner device.Key, dev device.ID) error
 
-// shutOut revokes a device, if enough others are left.
+// shutOut revokes a device, if enough others are left. One that has added another
+// one stays: with it would go whatever it has added, and perhaps nobody else
+// knows that.
 func (w *world) shutOut(m, of *machine) {
-	if left := w.belonging() - 1; left < 2 || of.revoked {
+	if left := w.belonging() - 1; left < 2 || of.revoked || of.sponsor {
 		return
 	}
 	err := revoke(m, w.key(ownerKey), of.key.ID())

@@ -447,6 +447,7 @@ func (w *world) members() {
 	case w.joins && len(w.machines) < 6 && rng.IntN(2) == 0:
 		n := w.machine(w.key(len(w.machines)), fmt.Sprint("dev", len(w.machines)))
 		w.logf("%s: adds %s", m.name, n.name)
+		m.sponsor = true
 		err := m.rep.Add(n.key.ID(), "new", device.Cache, n.actor)
 		synctest.Wait()
 		if m.dead.Load() {
