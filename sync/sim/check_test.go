@@ -13,6 +13,8 @@ import (
 
 // back notes what a machine has to show once it is on again.
 func (m *machine) back(img *image) {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
 	m.shownNow, m.ops = img.shown, img.ops
 	m.seen = nil
 	m.actor = img.actor
@@ -85,15 +87,18 @@ func (w *world) kept(m *machine, l *listing) {
 			violate("I5: content %q is lost on %s, which shows\n%s", token, m.name, l.text)
 		}
 	}
-	m.shownNow = map[string]bool{}
+	now := map[string]bool{}
 	for token := range l.contents {
 		if !w.written[token] {
 			violate("I6: content %q was never written", token)
 		}
 		if !shared(token) {
-			m.shownNow[token] = true
+			now[token] = true
 		}
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m.shownNow = now
 }
 
 // write notes a content that was written.

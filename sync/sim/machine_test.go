@@ -46,17 +46,17 @@ type machine struct {
 	blown *image      // the disk as it was then
 
 	// Guarded by world.mu, since the database reports from any goroutine.
-	durable *image // what a power cut leaves
-	writes  int    // since then
-	limbo   []sending
+	durable  *image // what a power cut leaves
+	writes   int    // since then
+	limbo    []sending
+	ops      int             // operations that have returned
+	shownNow map[string]bool // contents that it must show: it did, and nobody gave them up
 
-	ops      int // operations that have returned
 	handles  []handle
 	wrote    map[string]tree.Ino // contents written since the start
 	seen     *listing            // what it shows
 	stale    bool                // it may show something else by now
 	affected tree.Affected       // what its subscriber was told since
-	shownNow map[string]bool     // contents that it must show: it did, and nobody gave them up
 	past     []*image            // for a restore or a clone
 	forked   bool                // it was restored or cloned
 	revoked  bool                // it does not belong to the hive any more, whoever knows that

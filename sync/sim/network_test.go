@@ -196,10 +196,17 @@ func (w *world) rest() {
 	}
 }
 
+// waiting returns how many messages of end i are under way.
+func (w *world) waiting(c *conn, i int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(c.queue[i])
+}
+
 // deliver takes the next message from end i to the other one.
 func (w *world) deliver(l *line, i int) bool {
 	c := l.conn
-	if c == nil || len(c.queue[i]) == 0 || !c.begun[1-i] || c.over[1-i] {
+	if c == nil || w.waiting(c, i) == 0 || !c.begun[1-i] || c.over[1-i] {
 		return false
 	}
 	to := l.ends[1-i]
@@ -212,6 +219,8 @@ func (w *world) deliver(l *line, i int) bool {
 	close(c.room[i])
 	c.room[i] = make(chan struct{})
 	w.mu.Unlock()
+	synctest.Wait() // for whoever can send now
+	w.broken()
 	msg, spoilt := w.pass(l, i, msg)
 	w.logf("%s <- %s: kind %d, %d bytes, %08x%s", to.name, l.ends[i].name, msg[0], len(msg), short(msg), spoilt)
 	w.receive(l, i, msg, spoilt != "")
@@ -271,12 +280,16 @@ func (w *world) pass(l *line, i int, msg []byte) (out []byte, spoilt string) {
 			return slices.Clone(msg[:1+w.rng.IntN(len(msg)-1)]), ", cut short"
 		}
 	case 2:
-		if p := l.past[i]; len(p) > 0 {
+		w.mu.Lock()
+		p := l.past[i]
+		w.mu.Unlock()
+		if len(p) > 0 {
 			return slices.Clone(p[w.rng.IntN(len(p))]), ", an old one in its place"
 		}
 	default:
-		if q := l.conn.queue[i]; len(q) > 0 {
+		if w.waiting(l.conn, i) > 0 {
 			w.mu.Lock()
+			q := l.conn.queue[i]
 			out, l.conn.queue[i] = q[0], q[1:]
 			w.mu.Unlock()
 			return out, ", the one before withheld"

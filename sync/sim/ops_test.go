@@ -135,7 +135,9 @@ func (w *world) do(m *machine, o op) {
 		w.maybe(m, o)
 		return
 	}
+	w.mu.Lock()
 	m.ops++
+	w.mu.Unlock()
 	if err != nil {
 		for _, ok := range []error{
 			fs.ErrNotExist, fs.ErrExist, fs.ErrPermission, tree.ErrNotEmpty, tree.ErrIsDir, tree.ErrNotDir,

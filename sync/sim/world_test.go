@@ -313,7 +313,7 @@ func (w *world) deliverAny() {
 	var ways []way
 	for _, l := range w.lines {
 		for i := range 2 {
-			if c := l.conn; c != nil && len(c.queue[i]) > 0 && c.begun[1-i] && !c.over[1-i] {
+			if c := l.conn; c != nil && w.waiting(c, i) > 0 && c.begun[1-i] && !c.over[1-i] {
 				ways = append(ways, way{l, i})
 			}
 		}
