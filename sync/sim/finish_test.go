@@ -19,10 +19,12 @@ const expectConverge = true
 // are silent.
 func (w *world) finish() {
 	w.logf("all is well")
+	w.mu.Lock()
 	w.relay = false
 	for _, m := range w.machines {
 		m.fuse = 0
 	}
+	w.mu.Unlock()
 	if !w.forks {
 		w.heal(func(*machine) bool { return true })
 		return

@@ -31,7 +31,7 @@ type machine struct {
 	keep  int64
 	birth []byte // the membership log that it is set up with; nil: it is not
 	dir   string
-	clock time.Duration // how far its clock is off
+	clock atomic.Int64 // how far its clock is off, in ns
 
 	log  *device.Log
 	st   *store.Store
@@ -92,7 +92,7 @@ func (s *said) String() string {
 }
 
 // now is what the clock of the machine shows.
-func (m *machine) now() time.Time { return time.Now().Add(m.clock) }
+func (m *machine) now() time.Time { return time.Now().Add(time.Duration(m.clock.Load())) }
 
 // start turns the machine on.
 func (m *machine) start() {

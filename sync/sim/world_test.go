@@ -133,7 +133,7 @@ func (w *world) machine(key device.Key, name string) *machine {
 	m.dir = filepath.Join(w.dir, "disk-"+name)
 	m.keep = []int64{0, 0, 700, 3000}[w.rng.IntN(4)]
 	const year = 365 * 24 * time.Hour
-	m.clock = []time.Duration{0, 0, time.Duration(m.n) * time.Second, 10 * year, -10 * year, -3 * time.Second}[w.rng.IntN(6)]
+	m.clock.Store(int64([]time.Duration{0, 0, time.Duration(m.n) * time.Second, 10 * year, -10 * year, -3 * time.Second}[w.rng.IntN(6)]))
 	for _, o := range w.machines {
 		w.lines = append(w.lines, &line{ends: [2]*machine{o, m}})
 	}
@@ -276,12 +276,13 @@ func (w *world) step() {
 	case what < 94:
 		if m := w.any(running); m != nil {
 			const year = 365 * 24 * time.Hour
-			d := []time.Duration{10 * year, -10 * year, time.Hour, -time.Hour, -m.clock}[rng.IntN(5)]
-			if (m.clock + d).Abs() > 20*year { // nothing is dated before 1970
-				d = -m.clock
+			off := time.Duration(m.clock.Load())
+			d := []time.Duration{10 * year, -10 * year, time.Hour, -time.Hour, -off}[rng.IntN(5)]
+			if (off + d).Abs() > 20*year { // nothing is dated before 1970
+				d = -off
 			}
 			w.logf("%s: the clock jumps by %v", m.name, d)
-			m.clock += d
+			m.clock.Add(int64(d))
 		}
 	case what < 96:
 		w.members()
