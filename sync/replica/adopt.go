@@ -122,6 +122,11 @@ func (r *Replica) applyLocked(m *manifest.Manifest, c store.Commit, d manifest.D
 	} else if hold {
 		return r.holdBackLocked(c, d)
 	}
+	if r.open.meets(d) {
+		if err := r.closeBatchLocked(); err != nil {
+			return aff, err
+		}
+	}
 	vector := r.vector.Clone()
 	vector[m.Actor] = m.Ctr
 	// A record that this device has dropped in its open batch without having

@@ -79,6 +79,18 @@ func (b *batch) put(k tree.Key, v []byte) {
 	b.puts[k] = v
 }
 
+// meets reports whether a delta of another device puts another version beside
+// one of the batch. Then the batch ends: a later write would go under the same key
+// and dot as what by then is a conflict copy, and the two would have one name.
+func (b *batch) meets(d manifest.Delta) bool {
+	for i := range d.Put {
+		if _, ok := b.puts[d.Put[i].Key]; ok {
+			return true
+		}
+	}
+	return false
+}
+
 // touch says what a change means to the batch, for its log.
 func (b *batch) touch(dot tree.Dot, ch tree.Change) (c store.Touch) {
 	for _, r := range ch.Put {

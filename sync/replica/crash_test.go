@@ -375,6 +375,27 @@ func TestOlderCopyThatWentOn(t *testing.T) {
 	}
 }
 
+// TestOlderCopyBlamesNoPeer: a device that finds out from another one that it is
+// an older copy does not call that an error of the other one, which would be
+// disconnected and send the same again at once, for ever.
+func TestOlderCopyBlamesNoPeer(t *testing.T) {
+	n := hive(t, 2)
+	old := n[0].twin()
+	w := connect(n[0], n[1])
+	n[0].write("a", "1")
+	agree(t, n...)
+	w.disconnect()
+	n[0].close()
+	old.open()
+	defer old.close()
+	old.stop() // nothing is published by itself
+	old.stop = func() {}
+	old.write("other", "2")
+	w = connect(old, n[1]) // fails the test if a message is refused
+	await(t, func() bool { return old.OldCopy() != nil })
+	w.disconnect()
+}
+
 // TestWhoKnows: a change counts as shared once another device said it has it on
 // its disk, also after a restart, and not before.
 func TestWhoKnows(t *testing.T) {

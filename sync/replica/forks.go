@@ -200,8 +200,9 @@ func (r *Replica) Fork(dev device.ID) *ForkedError {
 	return nil
 }
 
-// heard takes the heads that a peer named in a hello or told.
-func (r *Replica) heard(p *session, heads []manifest.Head) error {
+// heard takes the heads that a peer named in a hello or told, and what also notes
+// of the rest of it in the same step: the session goes on with all of it at once.
+func (r *Replica) heard(p *session, heads []manifest.Head, also func()) error {
 	r.mu.RLock()
 	err := r.agreeLocked(p.dev, heads)
 	r.mu.RUnlock()
@@ -214,6 +215,7 @@ func (r *Replica) heard(p *session, heads []manifest.Head) error {
 	}
 	v := vectorOf(heads)
 	r.sessions.update(p, func() {
+		also()
 		if p.theirs, p.offered, p.apart = v.Clone(), false, forked || p.accuses; forked {
 			p.why = fork
 		}

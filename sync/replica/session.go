@@ -520,8 +520,7 @@ func (r *Replica) receive(ctx context.Context, p *session, kind byte, body []byt
 		if h.hive != r.cfg.Members.Hive() {
 			return fmt.Errorf("hello from another hive")
 		}
-		s.update(p, func() { p.members, p.told = h.members, nil })
-		return r.heard(p, h.heads)
+		return r.heard(p, h.heads, func() { p.members, p.told = h.members, nil })
 	case msgMembers:
 		if len(body) > maxMembers {
 			return errMessage
@@ -544,7 +543,7 @@ func (r *Replica) receive(ctx context.Context, p *session, kind byte, body []byt
 		if err != nil {
 			return err
 		}
-		return r.heard(p, heads)
+		return r.heard(p, heads, func() {})
 	case msgFork:
 		return r.accused(p, body)
 	case msgHeld:
@@ -632,6 +631,8 @@ func (r *Replica) pushed(p *session, m, delta []byte) error {
 		return nil
 	case errors.Is(err, errHeldBack):
 		return nil // noted
+	case errors.Is(err, ErrOldCopy):
+		return nil // which is no fault of the peer: it would only come again with the same
 	case err != nil:
 		return err
 	}

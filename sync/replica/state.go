@@ -552,6 +552,9 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 	if err := r.joinableLocked(in); err != nil {
 		return aff, err
 	}
+	if err := r.closeBatchLocked(); err != nil { // see batch.meets
+		return aff, err
+	}
 	mine := r.vector.Clone()
 	if !r.open.empty() {
 		mine[r.cfg.Actor]++

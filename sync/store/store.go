@@ -80,6 +80,8 @@ type Store struct {
 	// How logs of memory tables are made durable; tests look in.
 	syncFile   func(name string) error
 	syncActive func() error
+
+	watch func(synced bool) // see Watch; nil in general
 }
 
 // Open opens or creates the database in dir. log may be nil.
@@ -113,6 +115,17 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", dir, err), db.Close())
 	}
 	return s, nil
+}
+
+// Watch has fn called after each [Store.Update] (synced is false) and each
+// [Store.Sync] that succeeded, before it returns: the moments at which a
+// simulator can cut the power. To be called before the database is used.
+func (s *Store) Watch(fn func(synced bool)) { s.watch = fn }
+
+func (s *Store) watched(synced bool) {
+	if s.watch != nil {
+		s.watch(synced)
+	}
 }
 
 // Close flushes and closes the database.
@@ -160,6 +173,7 @@ func (s *Store) Sync() error {
 			return fmt.Errorf("sync database: %w", err)
 		}
 	}
+	s.watched(true)
 	return nil
 }
 

@@ -45,6 +45,7 @@ func (s *Store) Update(fn func(*Tx) error) error {
 	if err != nil {
 		return fmt.Errorf("write to database: %w", err)
 	}
+	s.watched(false)
 	return nil
 }
 
