@@ -73,6 +73,9 @@ func (r *Replica) adopt(encoded, delta []byte) (dot tree.Dot, err error) {
 		return dot, fmt.Errorf("adopt commit %d of %v: %w", m.Ctr, m.Device, err)
 	}
 	r.tell(aff)
+	if aboutSettings(d) {
+		r.tellSettings()
+	}
 	return dot, nil
 }
 

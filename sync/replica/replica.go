@@ -106,6 +106,7 @@ type Replica struct {
 	subMu   sync.Mutex
 	subs    []*func(tree.Affected)
 	writes  []func(tree.Ino)
+	setting []func()
 
 	sessions sessions
 	syncing  sync.Mutex // one publish at a time

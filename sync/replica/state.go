@@ -417,6 +417,7 @@ func (r *Replica) stateEnd(p *session) error {
 		_, err = r.publish()
 	}
 	r.tell(aff)
+	r.tellSettings()
 	if err != nil {
 		return err
 	}
