@@ -177,6 +177,7 @@ func (k *Keeper) LostAll() { k.alone.again() }
 // gives up none by itself: they were damaged, and are brought here again.
 func (k *Keeper) Dropped() {
 	if k.cfg.Archive {
+		k.past.lose()
 		k.alone.again()
 	}
 }
@@ -228,6 +229,9 @@ func (k *Keeper) work(ctx context.Context, q *queue, do func(ctx context.Context
 // copyFile brings every block of a file here, those of its conflict copies too.
 // A block that cannot be had keeps no other from coming.
 func (k *Keeper) copyFile(ctx context.Context, ino tree.Ino, slots chan struct{}) error {
+	if ino == pastIno {
+		return k.copyPast(ctx, slots)
+	}
 	var all []Ref
 	if err := k.cfg.Tree.ContentsOf(ino, func(c tree.Content, _ tree.Dot) error {
 		all = append(all, Ref{c.Ref, c.Size})
@@ -235,15 +239,7 @@ func (k *Keeper) copyFile(ctx context.Context, ino tree.Ino, slots chan struct{}
 	}); err != nil {
 		return err
 	}
-	fill := func(id block.ID) ([]byte, error) {
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case slots <- struct{}{}:
-		}
-		defer func() { <-slots }()
-		return k.cfg.Blocks.Fill(ctx, id)
-	}
+	fill := k.fill(ctx, slots)
 	var g errgroup.Group
 	g.SetLimit(parallel)
 	var errs []error
@@ -260,4 +256,18 @@ func (k *Keeper) copyFile(ctx context.Context, ino tree.Ino, slots chan struct{}
 		}))
 	}
 	return errors.Join(append(errs, g.Wait())...)
+}
+
+// fill returns a function that makes blocks resident, as many at once as there
+// are slots.
+func (k *Keeper) fill(ctx context.Context, slots chan struct{}) func(block.ID) ([]byte, error) {
+	return func(id block.ID) ([]byte, error) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case slots <- struct{}{}:
+		}
+		defer func() { <-slots }()
+		return k.cfg.Blocks.Fill(ctx, id)
+	}
 }

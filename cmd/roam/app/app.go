@@ -99,7 +99,10 @@ Add another one: on the first   roam invite
 			p.initCommand(), p.inviteCommand(), p.joinCommand(), p.mountCommand(), p.serveCommand(),
 			p.unmountCommand(), p.stopCommand(), p.statusCommand(), p.devicesCommand(),
 		},
-		groupFiles: {p.lsCommand(), p.whereisCommand(), p.conflictsCommand(), p.resolveCommand()},
+		groupFiles: {
+			p.lsCommand(), p.whereisCommand(), p.conflictsCommand(), p.resolveCommand(),
+			p.versionsCommand(), p.restoreCommand(), p.snapshotCommand(), p.snapshotsCommand(),
+		},
 		groupOther: {p.pathsCommand(), p.versionCommand(), p.completionCommand()},
 	} {
 		for _, c := range commands {

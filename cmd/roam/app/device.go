@@ -42,6 +42,7 @@ type live struct {
 	files    *file.Table
 	keeper   *copies.Keeper
 	overhead *overhead
+	past     past
 
 	readers readers // whose blocks programs wait for
 
@@ -59,6 +60,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 		return nil, err
 	}
 	d = &live{state: s, cfg: cfg, log: log, mounts: map[string]*mount.Mount{}}
+	d.past.d = d
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -98,7 +100,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	}
 	d.keeper = copies.New(copies.Config{
 		Tree: d.replica, Blocks: copied{d.cache}, Holders: d.store,
-		Keys: d.keys, Archive: archive, Counts: d.isMember, Log: log,
+		Keys: d.keys, Archive: archive, History: &d.past, Counts: d.isMember, Log: log,
 	})
 	if d.host, err = p2p.New(p2p.Config{
 		Key: d.id.key.Private(), Listen: cfg.Listen, MDNS: cfg.MDNS, Hive: d.id.members.Hive(),
@@ -126,6 +128,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	d.replica.Subscribe(func(a tree.Affected) { d.keeper.Adopted(a.Inodes) })
 	d.replica.SubscribeWrites(d.keeper.Wrote)
 	d.replica.SubscribeWords(d.keeper.HeardCommits)
+	d.replica.SubscribeSettings(d.keeper.Kept)
 	d.host.OnChange(func(_ device.ID, up bool) {
 		if up {
 			d.keeper.Reconnected()

@@ -84,6 +84,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/whereis", s.whereis)
 	mux.HandleFunc("GET /v1/conflicts", s.conflicts)
 	mux.HandleFunc("POST /v1/resolve", s.resolve)
+	s.history(mux)
 	mux.HandleFunc("POST /v1/invite", s.invite)
 	mux.HandleFunc("POST /v1/mount", s.mount)
 	mux.HandleFunc("POST /v1/unmount", s.unmount)
