@@ -242,7 +242,7 @@ func (d *live) Close() error {
 
 // Mount shows the tree at dir; see [Device].
 func (d *live) Mount(_ context.Context, dir string) (<-chan struct{}, error) {
-	m, err := mount.New(mount.Options{Dir: dir, Tree: d.replica, Files: d.files, Status: shown{d}, Self: d.id.actor, Log: d.log, Name: "roamfs"})
+	m, err := mount.New(mount.Options{Dir: dir, Tree: d.replica, Files: d.files, Status: shown{d}, History: &d.past, Self: d.id.actor, Log: d.log, Name: "roamfs"})
 	if err != nil {
 		return nil, err
 	}

@@ -56,9 +56,9 @@ func (p *past) still(fn func() ([]block.ID, error)) ([]block.ID, error) {
 	return ids, err
 }
 
-// snapshots returns all of them, sorted by time. One that cannot be read, of a
-// newer program, is left out.
-func (p *past) snapshots() ([]history.Snapshot, error) {
+// Snapshots implements [mount.History]. One that cannot be read, of a newer
+// program, is left out.
+func (p *past) Snapshots() ([]history.Snapshot, error) {
 	all, err := p.d.replica.Settings(history.Prefix)
 	if err != nil {
 		return nil, err
@@ -91,8 +91,8 @@ func (p *past) Roots() ([]copies.Root, error) {
 	return out, err
 }
 
-// directory reads an object of a snapshot, from another device if need be.
-func (p *past) directory(ctx context.Context, o history.Object) ([]history.Entry, error) {
+// Directory implements [mount.History].
+func (p *past) Directory(ctx context.Context, o history.Object) ([]history.Entry, error) {
 	return history.Read(o, p.d.keys, func(id block.ID) ([]byte, error) { return p.d.cache.Get(ctx, id, cache.Demand) })
 }
 
@@ -120,7 +120,7 @@ func (p *past) makeLocked(ctx context.Context, reason history.Reason, name strin
 			break
 		}
 	}
-	all, err := p.snapshots()
+	all, err := p.Snapshots()
 	if err != nil {
 		return s, false, err
 	}
@@ -144,7 +144,7 @@ func (p *past) makeLocked(ctx context.Context, reason history.Reason, name strin
 
 // thin removes the snapshots that are too many.
 func (p *past) thin(now time.Time) error {
-	all, err := p.snapshots()
+	all, err := p.Snapshots()
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (p *past) lookup(ctx context.Context, root history.Object, at string, seen 
 		}
 		list, ok := seen[e.Ref.ID]
 		if !ok {
-			if list, err = p.directory(ctx, e.Object()); err != nil {
+			if list, err = p.Directory(ctx, e.Object()); err != nil {
 				return e, false, err
 			}
 			seen[e.Ref.ID] = list
@@ -205,7 +205,7 @@ func (p *past) old(ctx context.Context, e history.Entry) (replica.Old, error) {
 		return o, nil
 	}
 	o.Content = tree.Content{Kind: tree.Dir, Mode: e.Mode, MTime: e.MTime}
-	list, err := p.directory(ctx, e.Object())
+	list, err := p.Directory(ctx, e.Object())
 	for _, x := range list {
 		if x.Ino == tree.Recovered {
 			continue
@@ -236,7 +236,7 @@ func (p *past) author(a tree.Actor) *DeviceRef {
 
 // Snapshots lists the kept states of the tree; see [Historian].
 func (d *live) Snapshots(context.Context) ([]SnapshotInfo, error) {
-	all, err := d.past.snapshots()
+	all, err := d.past.Snapshots()
 	if err != nil {
 		return nil, err
 	}
@@ -269,7 +269,7 @@ func (d *live) Versions(ctx context.Context, at string) ([]PastVersion, error) {
 	if err := d.files.Flush(ctx); err != nil {
 		return nil, err
 	}
-	all, err := d.past.snapshots()
+	all, err := d.past.Snapshots()
 	if err != nil {
 		return nil, err
 	}
@@ -326,7 +326,7 @@ func nothingThere(at string) error {
 
 // choose finds the version of at that when means.
 func (p *past) choose(ctx context.Context, at, when string) (s history.Snapshot, e history.Entry, err error) {
-	all, err := p.snapshots()
+	all, err := p.Snapshots()
 	if err != nil {
 		return s, e, err
 	}
@@ -399,7 +399,7 @@ func (p *past) split(at string) (file, when string) {
 	if i < 0 || strings.IndexByte(at[i:], '/') >= 0 {
 		return at, ""
 	}
-	all, err := p.snapshots()
+	all, err := p.Snapshots()
 	if err != nil {
 		return at, ""
 	}
