@@ -26,12 +26,13 @@ type queue struct {
 	order   []tree.Ino
 	in      map[tree.Ino]struct{}
 	later   map[tree.Ino]struct{} // failed: tried again after a while or when a device connects
-	running int                   // taken and neither done nor failed
+	active  map[tree.Ino]struct{} // taken and neither done nor failed
+	running int                   // how often: one may be taken again meanwhile
 	wake    chan struct{}
 }
 
 func (q *queue) init() {
-	q.in, q.later = map[tree.Ino]struct{}{}, map[tree.Ino]struct{}{}
+	q.in, q.later, q.active = map[tree.Ino]struct{}{}, map[tree.Ino]struct{}{}, map[tree.Ino]struct{}{}
 	q.wake = make(chan struct{}, 1)
 }
 
@@ -82,6 +83,7 @@ func (q *queue) take() (ino tree.Ino, ok bool) {
 	delete(q.in, ino)
 	delete(q.later, ino)
 	q.running++
+	q.active[ino] = struct{}{}
 	return ino, true
 }
 
@@ -90,6 +92,7 @@ func (q *queue) done(ino tree.Ino, failed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.running--
+	delete(q.active, ino)
 	if failed {
 		q.later[ino] = struct{}{}
 	}
@@ -110,6 +113,19 @@ func (q *queue) len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.order) + len(q.later) + q.running
+}
+
+// lenWithout is len, but for one inode.
+func (q *queue) lenWithout(ino tree.Ino) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := len(q.order) + len(q.later) + q.running
+	for _, in := range []map[tree.Ino]struct{}{q.in, q.later, q.active} {
+		if _, ok := in[ino]; ok {
+			n--
+		}
+	}
+	return n
 }
 
 // Run takes stock of the whole tree and then follows it until ctx ends. Only an
@@ -188,8 +204,9 @@ func (k *Keeper) Reconnected() {
 	k.learn.retry()
 }
 
-// Missing returns how many files an archive has still to look at or to copy.
-func (k *Keeper) Missing() int { return k.fetch.len() }
+// Missing returns how many files an archive has still to look at or to copy,
+// those that only snapshots have not counted.
+func (k *Keeper) Missing() int { return k.fetch.lenWithout(pastIno) }
 
 // work does something for queued inodes until ctx ends.
 func (k *Keeper) work(ctx context.Context, q *queue, do func(ctx context.Context, ino tree.Ino) error) {

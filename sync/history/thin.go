@@ -48,3 +48,22 @@ func Thin(all []Snapshot, now time.Time) []Snapshot {
 	}
 	return out
 }
+
+// How long after the turn of the hour, or its own start, a device makes the
+// snapshot of the hour if nobody else did: archives, which hold everything, first.
+const (
+	ArchiveWaits = time.Minute
+	CacheWaits   = 10 * time.Minute
+)
+
+// Due reports whether a device that runs since up should make an automatic
+// snapshot at now: the hour, in UTC, has turned since the newest snapshot, and
+// others had the time to make it. The zero newest is that there is none.
+func Due(now, up, newest time.Time, waits time.Duration) bool {
+	hour := now.UTC().Truncate(time.Hour)
+	from := hour
+	if up.After(from) {
+		from = up
+	}
+	return newest.Before(hour) && now.Sub(from) >= waits
+}

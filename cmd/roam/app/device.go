@@ -196,7 +196,7 @@ func (d *live) Run(ctx context.Context) error {
 	outer, stopOuter := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopOuter()
 	parts, partsCtx := errgroup.WithContext(outer)
-	for _, run := range []func(context.Context) error{d.cache.Run, d.host.Run, d.exchange.Run, d.keeper.Run, d.replica.Run, d.returnMemory} {
+	for _, run := range []func(context.Context) error{d.cache.Run, d.host.Run, d.exchange.Run, d.keeper.Run, d.replica.Run, d.returnMemory, d.past.run} {
 		parts.Go(func() error { return ended(partsCtx, run(partsCtx)) })
 	}
 
