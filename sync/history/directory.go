@@ -143,7 +143,9 @@ func (r *reader) entry() (e Entry) {
 	case formRef:
 		e.Ref = r.ref()
 	case formInline:
-		e.Inline = r.bytes(tree.MaxTarget)
+		if e.Inline = r.bytes(tree.MaxTarget); len(e.Inline) == 0 {
+			r.fail("nothing inline")
+		}
 	default:
 		r.fail("form %d", form)
 	}

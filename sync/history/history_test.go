@@ -111,6 +111,11 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(b)
 	f.Add([]byte{1})
+	empty, err := Encode([]Entry{{Name: "e", Kind: tree.File}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(slices.Concat(empty[:14], []byte{formInline, 0}, empty[15:])) // another spelling of it
 	f.Fuzz(func(t *testing.T, b []byte) {
 		entries, err := Decode(b)
 		if err != nil {

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"strconv"
 	"strings"
 	"time"
 )
@@ -45,8 +46,8 @@ func ParseTime(s string, now time.Time) (end time.Time, exact, ok bool) {
 	}
 	if n := len(s); n > 1 {
 		if unit, known := map[byte]time.Duration{'d': 24 * time.Hour, 'w': 7 * 24 * time.Hour}[s[n-1]]; known {
-			if d, err := time.ParseDuration(s[:n-1] + "ns"); err == nil && d > 0 && d < 1<<16 {
-				return now.Add(-d * unit), false, true
+			if count, err := strconv.ParseUint(s[:n-1], 10, 16); err == nil && count > 0 {
+				return now.Add(-time.Duration(count) * unit), false, true
 			}
 		}
 		if d, err := time.ParseDuration(s); err == nil && d > 0 {
