@@ -60,7 +60,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 		return nil, err
 	}
 	d = &live{state: s, cfg: cfg, log: log, mounts: map[string]*mount.Mount{}}
-	d.past.d = d
+	d.past.d, d.past.wake = d, make(chan struct{}, 1)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -128,7 +128,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	d.replica.Subscribe(func(a tree.Affected) { d.keeper.Adopted(a.Inodes) })
 	d.replica.SubscribeWrites(d.keeper.Wrote)
 	d.replica.SubscribeWords(d.keeper.HeardCommits)
-	d.replica.SubscribeSettings(d.keeper.Kept)
+	d.replica.SubscribeSettings(d.past.changed)
 	d.host.OnChange(func(_ device.ID, up bool) {
 		if up {
 			d.keeper.Reconnected()
@@ -196,7 +196,7 @@ func (d *live) Run(ctx context.Context) error {
 	outer, stopOuter := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopOuter()
 	parts, partsCtx := errgroup.WithContext(outer)
-	for _, run := range []func(context.Context) error{d.cache.Run, d.host.Run, d.exchange.Run, d.keeper.Run, d.replica.Run, d.returnMemory, d.past.run} {
+	for _, run := range []func(context.Context) error{d.cache.Run, d.host.Run, d.exchange.Run, d.keeper.Run, d.replica.Run, d.returnMemory, d.past.run, d.past.follow} {
 		parts.Go(func() error { return ended(partsCtx, run(partsCtx)) })
 	}
 

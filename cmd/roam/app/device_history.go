@@ -26,6 +26,7 @@ type past struct {
 
 	making sync.Mutex    // held while a snapshot is made, or a restore refers to one
 	turns  atomic.Uint64 // grows by one when that begins and when it ends
+	wake   chan struct{} // cap 1: there may be a new one
 }
 
 // begin is called before content is going to be named that only a reader of the
@@ -106,7 +107,14 @@ func (p *past) make(ctx context.Context, reason history.Reason, name string) (s 
 // makeLocked is make after begin.
 func (p *past) makeLocked(ctx context.Context, reason history.Reason, name string) (s history.Snapshot, made bool, err error) {
 	d := p.d
-	put := func(id block.ID, sealed []byte) error { return blocks{d}.Put(ctx, id, sealed) } // also if it is here: it may be on its way out
+	put := func(id block.ID, sealed []byte) error { // also if it is here: it may be on its way out
+		if d.cache.Has(id) {
+			return blocks{d}.Put(ctx, id, sealed)
+		}
+		err := blocks{d}.Put(ctx, id, sealed)
+		d.cache.Demote(id) // nothing that the tree shows needs it
+		return err
+	}
 	var root history.Object
 	for range 3 { // so that a rename meanwhile hides nothing
 		before, _, err := d.replica.State()
