@@ -45,7 +45,7 @@ func (k *Keeper) kept(get func(block.ID) ([]byte, error), fn func(block.ID) erro
 	}
 	w := walk{k: k, get: get, fn: fn, skip: skip, whole: whole, seen: map[block.ID]bool{}}
 	for _, r := range roots {
-		if _, err := w.directory(r.Object); err != nil {
+		if _, err := w.directory(r.Object, 0); err != nil {
 			return err
 		}
 	}
@@ -64,13 +64,17 @@ type walk struct {
 }
 
 // directory reports whether all blocks of o, and of what is below it, are known.
-func (w *walk) directory(o history.Object) (all bool, err error) {
+func (w *walk) directory(o history.Object, depth int) (all bool, err error) {
 	if all, ok := w.seen[o.ID]; ok {
 		return all, nil
 	}
 	if w.skip != nil && w.skip(o.ID) {
 		w.seen[o.ID] = true
 		return true, nil
+	}
+	if depth > history.MaxDepth {
+		w.note(fmt.Errorf("%w: directories more than %d deep", history.ErrObject, history.MaxDepth))
+		return false, nil
 	}
 	w.seen[o.ID] = false // no directory is below itself: its hash would be in itself
 	all, err = w.content(Ref{o.Ref, o.Size})
@@ -86,7 +90,7 @@ func (w *walk) directory(o history.Object) (all bool, err error) {
 		e := &entries[i]
 		ok := false
 		if e.Kind == tree.Dir {
-			ok, err = w.directory(e.Object())
+			ok, err = w.directory(e.Object(), depth+1)
 		} else {
 			ok, err = w.content(Ref{e.Ref, e.Size})
 		}

@@ -129,3 +129,28 @@ func TestInformedOfSnapshots(t *testing.T) {
 		w.share(dev(1), dirs)
 	}
 }
+
+// TestDeepSnapshot: directories that lie deeper in each other than any tree has
+// them are not followed, and keep garbage from being told.
+func TestDeepSnapshot(t *testing.T) {
+	w := newWorld(t)
+	k := w.keeper(false)
+	x := w.make(1)
+	w.store(x)
+	dir := history.Entry{Name: "x", Kind: tree.File, Size: x.Size, Ref: x.Ref}
+	for range history.MaxDepth + 10 {
+		data, err := history.Encode([]history.Entry{dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := history.Put(data, w.keys, func(id block.ID, sealed []byte) error { w.here[id] = slices.Clone(sealed); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir = history.Entry{Name: "d", Kind: tree.Dir, Ref: o.Ref, Size: o.Size}
+	}
+	w.roots = append(w.roots, Root{Object: dir.Object()})
+	if got, err := k.Garbage(x.ids(), nothing); !errors.Is(err, ErrUnknown) {
+		t.Errorf("garbage %v, %v", got, err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/roamfs/roamfs/sync/block"
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
@@ -11,16 +12,29 @@ import (
 // the same content below now. It reads only directories that differ. What read
 // cannot tell is left out.
 func Replaced(old, now Object, read func(Object) ([]Entry, error), fn func(Entry)) {
-	if old.ID == now.ID || old.ID.IsZero() {
+	d := differ{read: read, fn: fn, seen: map[[2]block.ID]struct{}{}}
+	d.directories(old, now, 0)
+}
+
+type differ struct {
+	read func(Object) ([]Entry, error)
+	fn   func(Entry)
+	seen map[[2]block.ID]struct{} // pairs of objects: the same may lie in many places
+}
+
+func (d *differ) directories(old, now Object, depth int) {
+	pair := [2]block.ID{old.ID, now.ID}
+	if _, seen := d.seen[pair]; seen || old.ID == now.ID || depth > MaxDepth {
 		return
 	}
-	was, err := read(old)
+	d.seen[pair] = struct{}{}
+	was, err := d.read(old)
 	if err != nil {
 		return
 	}
 	var is []Entry
 	if !now.ID.IsZero() {
-		if is, err = read(now); err != nil {
+		if is, err = d.read(now); err != nil {
 			return
 		}
 	}
@@ -31,11 +45,11 @@ func Replaced(old, now Object, read func(Object) ([]Entry, error), fn func(Entry
 		}
 		switch {
 		case e.Kind == tree.Dir && same.Kind == tree.Dir:
-			Replaced(e.Object(), same.Object(), read, fn)
+			d.directories(e.Object(), same.Object(), depth+1)
 		case e.Kind == tree.Dir:
-			Replaced(e.Object(), Object{}, read, fn)
+			d.directories(e.Object(), Object{}, depth+1)
 		case e.Kind == tree.File && !e.SameContent(&same):
-			fn(e)
+			d.fn(e)
 		}
 	}
 }

@@ -10,8 +10,9 @@ import (
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
-// mostDepth bounds how deep directories may lie in each other.
-const mostDepth = 4096
+// MaxDepth bounds how deep directories may lie in each other. What a device reads
+// that another has made it must not follow further.
+const MaxDepth = 4096
 
 // Source is the tree that is rendered.
 type Source interface {
@@ -38,7 +39,7 @@ type renderer struct {
 }
 
 func (r *renderer) directory(ctx context.Context, dir tree.Ino, depth int) (Object, error) {
-	if depth > mostDepth {
+	if depth > MaxDepth {
 		return Object{}, fmt.Errorf("directories %d deep", depth)
 	}
 	if err := ctx.Err(); err != nil {

@@ -133,7 +133,12 @@ func (p *past) makeLocked(ctx context.Context, reason history.Reason, name strin
 		return s, false, err
 	}
 	if n := len(all); n > 0 && name == "" && all[n-1].Root.ID == root.ID {
-		return all[n-1], false, nil
+		s = all[n-1]
+		if s.Reason == history.Automatic && reason != history.Automatic { // so that it stays as long as it should
+			s.Reason, made = reason, true
+			err = d.replica.PutSetting(s.Key, s.Encode())
+		}
+		return s, made, err
 	}
 	if err := d.cache.Sync(); err != nil {
 		return s, false, err
@@ -206,9 +211,15 @@ func (p *past) present(at string) (e history.Entry, found bool, err error) {
 	return history.Entry{Name: n.Name, Kind: n.Kind, Mode: n.Mode, MTime: n.MTime, Size: n.Size, Ref: n.Ref, Inline: n.Inline, Author: n.Author, Ino: n.Ino}, true, nil
 }
 
-// old returns e with all that is below it.
-func (p *past) old(ctx context.Context, e history.Entry) (replica.Old, error) {
+// mostRestored bounds how many files and directories one restore brings back.
+const mostRestored = 10_000_000
+
+// old returns e with all that is below it; left is how much that may be.
+func (p *past) old(ctx context.Context, e history.Entry, depth int, left *int) (replica.Old, error) {
 	o := replica.Old{Name: e.Name, Content: e.Content(), Xattrs: e.Xattrs}
+	if *left--; *left < 0 || depth > history.MaxDepth {
+		return o, fmt.Errorf("%s: too much, or too deep, for one restore", e.Name)
+	}
 	if e.Kind != tree.Dir {
 		return o, nil
 	}
@@ -218,7 +229,7 @@ func (p *past) old(ctx context.Context, e history.Entry) (replica.Old, error) {
 		if x.Ino == tree.Recovered {
 			continue
 		}
-		below, err := p.old(ctx, x)
+		below, err := p.old(ctx, x, depth+1, left)
 		if err != nil {
 			return o, err
 		}
@@ -274,8 +285,10 @@ func (d *live) Snapshot(ctx context.Context, name string) (SnapshotInfo, error) 
 
 // Versions lists the distinct versions of a path; see [Historian].
 func (d *live) Versions(ctx context.Context, at string) ([]PastVersion, error) {
-	if err := d.files.Flush(ctx); err != nil {
-		return nil, err
+	if n, err := d.replica.Resolve(at); err == nil && n.Kind == tree.File { // what a program has written so far counts
+		if err := d.files.Commit(ctx, n.Ino); err != nil {
+			return nil, err
+		}
 	}
 	all, err := d.past.Snapshots()
 	if err != nil {
@@ -382,7 +395,8 @@ func (d *live) Restore(ctx context.Context, at, when, to string) (Restored, erro
 	if err != nil {
 		return Restored{}, err
 	}
-	old, err := d.past.old(ctx, e)
+	left := mostRestored
+	old, err := d.past.old(ctx, e, 0, &left)
 	if err != nil {
 		return Restored{}, err
 	}
