@@ -59,6 +59,9 @@ type Options struct {
 	Files  *file.Table
 	Status Status
 
+	// History is what .roam/snapshots shows; nil shows none.
+	History History
+
 	// Self is the actor of this device: content that it wrote is not news to it.
 	Self tree.Actor
 
@@ -76,6 +79,7 @@ type Mount struct {
 	tree     Tree
 	files    *file.Table
 	status   Status
+	history  History
 	self     tree.Actor
 	log      *slog.Logger
 	uid, gid uint32
@@ -113,7 +117,7 @@ func New(o Options) (*Mount, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	m := &Mount{
-		dir: dir, tree: o.Tree, files: o.Files, status: o.Status, self: o.Self, log: o.Log,
+		dir: dir, tree: o.Tree, files: o.Files, status: o.Status, history: o.History, self: o.Self, log: o.Log,
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
 		ended: make(chan struct{}),
 		nodes: map[tree.Ino]weak.Pointer[node]{}, reported: map[tree.Ino]time.Time{},

@@ -21,7 +21,7 @@ const virtualName = ".roam"
 //
 //	status.json  what roam status --json says, at the time of the open
 //	conflicts/   a symbolic link to each conflict copy
-//	snapshots/   earlier states of the tree; none are kept so far
+//	snapshots/   earlier states of the tree, each as a directory named by its time
 //
 // All of it is read-only and belongs to the user of the mount.
 type virtual struct {
@@ -33,13 +33,13 @@ type virtual struct {
 
 func newVirtual(m *Mount) *virtual {
 	v := &virtual{m: m, dirs: map[string]*virtualDir{}, file: &virtualFile{m: m}}
-	v.top = &virtualDir{m: m, list: func() ([]virtualEntry, error) {
+	v.top = &virtualDir{m: m, list: func(context.Context) ([]virtualEntry, error) {
 		return []virtualEntry{
 			{"conflicts", v.dirs["conflicts"]}, {"snapshots", v.dirs["snapshots"]}, {"status.json", v.file},
 		}, nil
 	}}
-	v.dirs["conflicts"] = &virtualDir{m: m, list: m.conflictLinks}
-	v.dirs["snapshots"] = &virtualDir{m: m, list: func() ([]virtualEntry, error) { return nil, nil }}
+	v.dirs["conflicts"] = &virtualDir{m: m, list: func(context.Context) ([]virtualEntry, error) { return m.conflictLinks() }}
+	v.dirs["snapshots"] = &virtualDir{m: m, list: func(context.Context) ([]virtualEntry, error) { return m.snapshotDirs() }}
 	return v
 }
 
@@ -82,7 +82,7 @@ func answer(n virtualNode, parent *fs.Inode, path string, out *fuse.EntryOut) *f
 type virtualDir struct {
 	fs.Inode
 	m    *Mount
-	list func() ([]virtualEntry, error)
+	list func(context.Context) ([]virtualEntry, error)
 }
 
 func (d *virtualDir) mode() uint32 { return unix.S_IFDIR }
@@ -104,8 +104,8 @@ func (d *virtualDir) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrO
 }
 
 // Lookup implements [fs.NodeLookuper].
-func (d *virtualDir) Lookup(_ context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
-	entries, err := d.list()
+func (d *virtualDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	entries, err := d.list(ctx)
 	if err != nil {
 		return nil, d.m.root.fail("lookup", err)
 	}
@@ -118,8 +118,10 @@ func (d *virtualDir) Lookup(_ context.Context, name string, out *fuse.EntryOut) 
 }
 
 // Readdir implements [fs.NodeReaddirer].
-func (d *virtualDir) Readdir(context.Context) (fs.DirStream, syscall.Errno) {
-	entries, err := d.list()
+func (d *virtualDir) Readdir(ctx context.Context) (fs.DirStream, syscall.Errno) {
+	ctx, end := wait(ctx)
+	defer end()
+	entries, err := d.list(ctx)
 	if err != nil {
 		return nil, d.m.root.fail("readdir", err)
 	}
@@ -152,6 +154,26 @@ func (d *virtualDir) Rename(context.Context, string, fs.InodeEmbedder, string, u
 
 // Mkdir implements [fs.NodeMkdirer].
 func (d *virtualDir) Mkdir(context.Context, string, uint32, *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	return nil, syscall.EROFS
+}
+
+// Create implements [fs.NodeCreater].
+func (d *virtualDir) Create(context.Context, string, uint32, uint32, *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
+	return nil, nil, 0, syscall.EROFS
+}
+
+// Symlink implements [fs.NodeSymlinker].
+func (d *virtualDir) Symlink(context.Context, string, string, *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	return nil, syscall.EROFS
+}
+
+// Link implements [fs.NodeLinker].
+func (d *virtualDir) Link(context.Context, fs.InodeEmbedder, string, *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	return nil, syscall.EROFS
+}
+
+// Mknod implements [fs.NodeMknoder].
+func (d *virtualDir) Mknod(context.Context, string, uint32, uint32, *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
 	return nil, syscall.EROFS
 }
 

@@ -437,6 +437,7 @@ func (k *Keeper) stock(lost map[block.ID]struct{}) (fresh map[tree.Ino]only, unk
 	}
 	if k.cfg.Archive {
 		k.fetch.push(missing...)
+		k.Kept()
 	}
 	return fresh, unknown, nil
 }

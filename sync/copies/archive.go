@@ -26,12 +26,13 @@ type queue struct {
 	order   []tree.Ino
 	in      map[tree.Ino]struct{}
 	later   map[tree.Ino]struct{} // failed: tried again after a while or when a device connects
-	running int                   // taken and neither done nor failed
+	active  map[tree.Ino]struct{} // taken and neither done nor failed
+	running int                   // how often: one may be taken again meanwhile
 	wake    chan struct{}
 }
 
 func (q *queue) init() {
-	q.in, q.later = map[tree.Ino]struct{}{}, map[tree.Ino]struct{}{}
+	q.in, q.later, q.active = map[tree.Ino]struct{}{}, map[tree.Ino]struct{}{}, map[tree.Ino]struct{}{}
 	q.wake = make(chan struct{}, 1)
 }
 
@@ -82,6 +83,7 @@ func (q *queue) take() (ino tree.Ino, ok bool) {
 	delete(q.in, ino)
 	delete(q.later, ino)
 	q.running++
+	q.active[ino] = struct{}{}
 	return ino, true
 }
 
@@ -90,6 +92,7 @@ func (q *queue) done(ino tree.Ino, failed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.running--
+	delete(q.active, ino)
 	if failed {
 		q.later[ino] = struct{}{}
 	}
@@ -110,6 +113,19 @@ func (q *queue) len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.order) + len(q.later) + q.running
+}
+
+// lenWithout is len, but for one inode.
+func (q *queue) lenWithout(ino tree.Ino) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := len(q.order) + len(q.later) + q.running
+	for _, in := range []map[tree.Ino]struct{}{q.in, q.later, q.active} {
+		if _, ok := in[ino]; ok {
+			n--
+		}
+	}
+	return n
 }
 
 // Run takes stock of the whole tree and then follows it until ctx ends. Only an
@@ -177,6 +193,7 @@ func (k *Keeper) LostAll() { k.alone.again() }
 // gives up none by itself: they were damaged, and are brought here again.
 func (k *Keeper) Dropped() {
 	if k.cfg.Archive {
+		k.past.lose()
 		k.alone.again()
 	}
 }
@@ -187,8 +204,9 @@ func (k *Keeper) Reconnected() {
 	k.learn.retry()
 }
 
-// Missing returns how many files an archive has still to look at or to copy.
-func (k *Keeper) Missing() int { return k.fetch.len() }
+// Missing returns how many files an archive has still to look at or to copy,
+// those that only snapshots have not counted.
+func (k *Keeper) Missing() int { return k.fetch.lenWithout(pastIno) }
 
 // work does something for queued inodes until ctx ends.
 func (k *Keeper) work(ctx context.Context, q *queue, do func(ctx context.Context, ino tree.Ino) error) {
@@ -228,6 +246,9 @@ func (k *Keeper) work(ctx context.Context, q *queue, do func(ctx context.Context
 // copyFile brings every block of a file here, those of its conflict copies too.
 // A block that cannot be had keeps no other from coming.
 func (k *Keeper) copyFile(ctx context.Context, ino tree.Ino, slots chan struct{}) error {
+	if ino == pastIno {
+		return k.copyPast(ctx, slots)
+	}
 	var all []Ref
 	if err := k.cfg.Tree.ContentsOf(ino, func(c tree.Content, _ tree.Dot) error {
 		all = append(all, Ref{c.Ref, c.Size})
@@ -235,15 +256,7 @@ func (k *Keeper) copyFile(ctx context.Context, ino tree.Ino, slots chan struct{}
 	}); err != nil {
 		return err
 	}
-	fill := func(id block.ID) ([]byte, error) {
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case slots <- struct{}{}:
-		}
-		defer func() { <-slots }()
-		return k.cfg.Blocks.Fill(ctx, id)
-	}
+	fill := k.fill(ctx, slots)
 	var g errgroup.Group
 	g.SetLimit(parallel)
 	var errs []error
@@ -260,4 +273,18 @@ func (k *Keeper) copyFile(ctx context.Context, ino tree.Ino, slots chan struct{}
 		}))
 	}
 	return errors.Join(append(errs, g.Wait())...)
+}
+
+// fill returns a function that makes blocks resident, as many at once as there
+// are slots.
+func (k *Keeper) fill(ctx context.Context, slots chan struct{}) func(block.ID) ([]byte, error) {
+	return func(id block.ID) ([]byte, error) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case slots <- struct{}{}:
+		}
+		defer func() { <-slots }()
+		return k.cfg.Blocks.Fill(ctx, id)
+	}
 }

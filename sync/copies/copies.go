@@ -58,13 +58,14 @@ type Holders interface {
 	Holders(id block.ID) ([]device.ID, error)
 }
 
-// Config is what a [Keeper] needs. All fields but Counts and Log are required.
+// Config is what a [Keeper] needs. All fields but History, Counts and Log are required.
 type Config struct {
 	Tree    Tree
 	Blocks  Blocks
 	Holders Holders
 	Keys    *block.Keys
-	Archive bool // copy everything here
+	Archive bool    // copy everything here
+	History History // nil: nothing of the past is kept
 	// Counts tells whether what a device holds counts as a copy: not that of a
 	// device which does not belong any more. nil: all count.
 	Counts func(dev device.ID) bool
@@ -81,6 +82,7 @@ type Keeper struct {
 	alone alone // inodes whose content may be on this device only
 	heads heads // what others must know before they count as holders
 	watch watch // inodes that change while garbage is looked for
+	past  complete
 }
 
 // New returns a keeper that has looked at nothing yet; see [Keeper.Run].

@@ -44,8 +44,8 @@ func (w *watch) end(x *watching) map[tree.Ino]struct{} {
 // errEnough ends a look at the tree that has nothing to find any more.
 var errEnough = errors.New("enough was seen")
 
-// Garbage returns those of ids that nothing in the tree refers to, as far as
-// the tree and the extra live blocks can tell.
+// Garbage returns those of ids that nothing in the tree or in a snapshot refers
+// to, as far as they and the extra live blocks can tell.
 //
 // Extra calls back with the blocks that are needed beside those of the tree. It
 // is called before and after the tree was looked at, and what was committed or
@@ -102,6 +102,12 @@ func (k *Keeper) Garbage(ids []block.ID, extra func(func(block.ID))) ([]block.ID
 	for ino := range k.watch.end(x) {
 		if err == nil {
 			err = k.cfg.Tree.ContentsOf(ino, func(c tree.Content, _ tree.Dot) error { return look(ino, c) })
+		}
+	}
+	if err == nil && len(dead) > 0 {
+		// The snapshots come last: what one names that is made meanwhile was in the tree, or the caller sees to it.
+		if err = k.kept(nil, func(id block.ID) error { needed(id); return nil }, nil, nil); errors.Is(err, ErrUnknown) {
+			unknown, err = append(unknown, pastIno), nil
 		}
 	}
 	switch {

@@ -80,6 +80,22 @@ func TestGarbage(t *testing.T) {
 			}
 			return nothing
 		}, false, ErrUnknown},
+		{"a snapshot refers to it", func(w *world, _ *Keeper, x, _ content) func(func(block.ID)) {
+			w.store(w.snapshot(x))
+			return nothing
+		}, false, nil},
+		{"a snapshot refers to something else", func(w *world, _ *Keeper, _, y content) func(func(block.ID)) {
+			w.store(w.snapshot(y))
+			return nothing
+		}, true, nil},
+		{"a directory of a snapshot is not here", func(w *world, _ *Keeper, _, y content) func(func(block.ID)) {
+			w.snapshot(y)
+			return nothing
+		}, false, ErrUnknown},
+		{"a list of a file that only a snapshot has is not here", func(w *world, _ *Keeper, _, _ content) func(func(block.ID)) {
+			w.store(w.snapshot(w.make(2)))
+			return nothing
+		}, false, ErrUnknown},
 		{"a list is not here, but other files refer to it", func(w *world, _ *Keeper, x, y content) func(func(block.ID)) {
 			w.evict(y.list)
 			w.set(ino(3), x)

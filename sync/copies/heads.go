@@ -1,6 +1,7 @@
 package copies
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -81,6 +82,15 @@ func (k *Keeper) Informed() ([]device.ID, error) {
 	for ino := range inos {
 		if err == nil {
 			err = k.cfg.Tree.ContentsOf(ino, func(_ tree.Content, d tree.Dot) error { see(d); return nil })
+		}
+	}
+	if err == nil && k.cfg.History != nil {
+		var roots []Root
+		if roots, err = k.cfg.History.Roots(); errors.Is(err, ErrUnknown) {
+			return nil, nil // nobody is known to know it
+		}
+		for _, r := range roots {
+			see(r.Dot)
 		}
 	}
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
-// lists are sealed list blocks that were fetched and for which the cache had no
+// lists are sealed list blocks, and blocks of directories of snapshots, that were fetched and for which the cache had no
 // room. A cache that is full of garbage has none, and they are needed to find it.
 type lists struct {
 	mu      sync.Mutex
@@ -117,6 +117,9 @@ func (k *Keeper) Learn(ctx context.Context, r Ref) error {
 func (k *Keeper) learnFile(ctx context.Context, ino tree.Ino) error {
 	if !k.lists.room() {
 		return fmt.Errorf("%w: too many lists for which there is no room", ErrUnknown)
+	}
+	if ino == pastIno {
+		return k.learnPast(ctx)
 	}
 	err := k.cfg.Tree.ContentsOf(ino, func(c tree.Content, _ tree.Dot) error { return k.Learn(ctx, Ref{c.Ref, c.Size}) })
 	if err == nil {

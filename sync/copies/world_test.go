@@ -36,6 +36,7 @@ type world struct {
 	spare    []tree.Content // what may be brought back
 	scanning func()         // called between two contents of a scan
 	broken   error          // of Node
+	roots    []Root         // of snapshots
 }
 
 // content is a content, the commit that it comes with, and what it consists of.
@@ -65,7 +66,7 @@ func newWorld(tb testing.TB) *world {
 
 func (w *world) keeper(archive bool) *Keeper {
 	return New(Config{
-		Tree: w, Blocks: w, Holders: w, Keys: w.keys, Archive: archive,
+		Tree: w, Blocks: w, Holders: w, Keys: w.keys, Archive: archive, History: w,
 		Counts: func(dev device.ID) bool { return !w.revoked[dev] },
 	})
 }

@@ -92,7 +92,7 @@ func testDelta() Delta {
 			{Key: tree.AttrKey(ino), Dot: tree.Dot{Actor: testActor(1), Ctr: 2}},
 			{Key: tree.AttrKey(ino), Dot: tree.Dot{Actor: testActor(2), Ctr: 1}},
 			{Key: tree.MTimeKey(ino), Dot: tree.Dot{Actor: testActor(2), Ctr: 1}},
-			{Key: tree.SettingKey("policy"), Dot: tree.Dot{Actor: testActor(2), Ctr: 9}},
+			{Key: tree.SettingKey("policy of the whole hive"), Dot: tree.Dot{Actor: testActor(2), Ctr: 9}},
 		},
 	}
 	return sorted(d)

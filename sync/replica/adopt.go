@@ -78,6 +78,9 @@ func (r *Replica) adoptFrom(from device.ID, encoded, delta []byte) (dot tree.Dot
 	if err != nil {
 		return dot, fmt.Errorf("adopt commit %d of %v: %w", m.Ctr, m.Device, err)
 	}
+	if aboutSettings(d) {
+		r.tellSettings()
+	}
 	return dot, nil
 }
 

@@ -720,6 +720,7 @@ func (r *Replica) Accept(dev device.ID) error {
 		return aff, nil
 	}()
 	r.tell(aff)
+	r.tellSettings()
 	if err != nil {
 		return fmt.Errorf("accept: %w", err)
 	}

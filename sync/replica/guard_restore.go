@@ -56,6 +56,7 @@ func (r *Replica) Reject(dev device.ID) error {
 		return aff, nil
 	}()
 	r.tell(aff)
+	r.tellSettings()
 	r.tellRestored()
 	if err != nil {
 		return fmt.Errorf("reject: %w", err)

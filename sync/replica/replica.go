@@ -114,6 +114,7 @@ type Replica struct {
 	subs      []*func(tree.Affected)
 	writes    []func(tree.Ino)
 	onMembers []func() // of the members
+	setting   []func()
 
 	sessions sessions
 	syncing  sync.Mutex // one publish at a time

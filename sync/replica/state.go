@@ -423,6 +423,7 @@ func (r *Replica) stateEnd(p *session) error {
 	}
 	r.tell(aff)
 	r.tellRestored()
+	r.tellSettings()
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func checkKeyDot(k KeyDot) error {
 	ino, sub := k.Key.Ino(), k.Key.Sub()
 	switch k.Key.Type() {
 	case TypeSetting:
-		if len(sub) == 0 || len(sub) > MaxName {
+		if len(sub) < MinSetting || len(sub) > MaxName {
 			return malformed("setting name of %d bytes", len(sub))
 		}
 		return nil

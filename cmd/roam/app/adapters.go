@@ -67,7 +67,7 @@ func (p prover) Prove(ctx context.Context, ids []block.ID) ([]cache.Proof, error
 		return out, err
 	}
 	garbage, gerr := d.exchange.Discard(rest, func(ids []block.ID) ([]block.ID, error) {
-		return d.keeper.Garbage(ids, d.files.Live)
+		return d.past.still(func() ([]block.ID, error) { return d.keeper.Garbage(ids, d.files.Live) })
 	})
 	if gerr != nil {
 		d.log.Debug("garbage cannot be told", "err", gerr) // more room may be had once lists are here

@@ -47,6 +47,8 @@ type Engine interface {
 // running. Paths are absolute in the tree, "/" or "/a/b", of any bytes. A path
 // that does not exist is reported with [io/fs.ErrNotExist].
 type Device interface {
+	Historian
+
 	// Run does the work of the device (peers, copies, eviction, commits) until
 	// ctx ends, waits for what it started, and returns nil; or it returns what
 	// makes going on impossible. It is called once.

@@ -99,7 +99,11 @@ Add another one: on the first   roam invite
 			p.initCommand(), p.inviteCommand(), p.joinCommand(), p.recoverCommand(), p.mountCommand(), p.serveCommand(),
 			p.unmountCommand(), p.stopCommand(), p.statusCommand(), p.devicesCommand(),
 		},
-		groupFiles: {p.lsCommand(), p.whereisCommand(), p.conflictsCommand(), p.resolveCommand(), p.pendingCommand(), p.acceptCommand(), p.rejectCommand()},
+		groupFiles: {
+			p.lsCommand(), p.whereisCommand(), p.conflictsCommand(), p.resolveCommand(),
+			p.pendingCommand(), p.acceptCommand(), p.rejectCommand(),
+			p.versionsCommand(), p.restoreCommand(), p.snapshotCommand(), p.snapshotsCommand(),
+		},
 		groupOther: {p.pathsCommand(), p.versionCommand(), p.completionCommand()},
 	} {
 		for _, c := range commands {

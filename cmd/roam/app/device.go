@@ -42,6 +42,7 @@ type live struct {
 	files    *file.Table
 	keeper   *copies.Keeper
 	overhead *overhead
+	past     past
 
 	news     chan struct{} // cap 1: the membership log has grown
 	learning sync.Mutex    // held while keys learns
@@ -62,6 +63,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 		return nil, err
 	}
 	d = &live{state: s, cfg: cfg, log: log, mounts: map[string]*mount.Mount{}, news: make(chan struct{}, 1)}
+	d.past.d, d.past.wake = d, make(chan struct{}, 1)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -109,7 +111,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	}
 	d.keeper = copies.New(copies.Config{
 		Tree: d.replica, Blocks: copied{d.cache}, Holders: d.store,
-		Keys: d.keys, Archive: archive, Counts: d.isMember, Log: log,
+		Keys: d.keys, Archive: archive, History: &d.past, Counts: d.isMember, Log: log,
 	})
 	if d.host, err = p2p.New(p2p.Config{
 		Key: d.id.key.Private(), Listen: cfg.Listen, MDNS: cfg.MDNS && in, Hive: d.id.members.Hive(),
@@ -140,6 +142,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	d.replica.SubscribeMembers(d.membersChanged)
 	d.replica.SubscribeWrites(d.keeper.Wrote)
 	d.replica.SubscribeWords(d.keeper.HeardCommits)
+	d.replica.SubscribeSettings(d.past.changed)
 	d.host.OnChange(func(_ device.ID, up bool) {
 		if up {
 			d.keeper.Reconnected()
@@ -224,7 +227,9 @@ func (d *live) Run(ctx context.Context) error {
 	outer, stopOuter := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopOuter()
 	parts, partsCtx := errgroup.WithContext(outer)
-	for _, run := range []func(context.Context) error{d.cache.Run, d.host.Run, d.exchange.Run, d.keeper.Run, d.replica.Run, d.mendEpochs, d.returnMemory} {
+	for _, run := range []func(context.Context) error{
+		d.cache.Run, d.host.Run, d.exchange.Run, d.keeper.Run, d.replica.Run, d.mendEpochs, d.returnMemory, d.past.run, d.past.follow,
+	} {
 		parts.Go(func() error { return ended(partsCtx, run(partsCtx)) })
 	}
 
@@ -270,7 +275,7 @@ func (d *live) Close() error {
 
 // Mount shows the tree at dir; see [Device].
 func (d *live) Mount(_ context.Context, dir string) (<-chan struct{}, error) {
-	m, err := mount.New(mount.Options{Dir: dir, Tree: d.replica, Files: d.files, Status: shown{d}, Self: d.id.actor, Log: d.log, Name: "roamfs"})
+	m, err := mount.New(mount.Options{Dir: dir, Tree: d.replica, Files: d.files, Status: shown{d}, History: &d.past, Self: d.id.actor, Log: d.log, Name: "roamfs"})
 	if err != nil {
 		return nil, err
 	}

@@ -97,6 +97,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/resolve", s.resolve)
 	mux.HandleFunc("GET /v1/pending", s.pending)
 	mux.HandleFunc("POST /v1/pending", s.decide)
+	s.history(mux)
 	mux.HandleFunc("POST /v1/invite", s.invite)
 	mux.HandleFunc("POST /v1/mount", s.mount)
 	mux.HandleFunc("POST /v1/unmount", s.unmount)
