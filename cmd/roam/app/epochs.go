@@ -70,9 +70,7 @@ func (d *live) mendEpochs(ctx context.Context) error {
 	for {
 		var due <-chan time.Time
 		if wait, ok := d.mendDue(); ok {
-			t := time.NewTimer(wait)
-			defer t.Stop()
-			due = t.C
+			due = time.After(wait)
 		}
 		select {
 		case <-ctx.Done():
