@@ -441,7 +441,10 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	}
 	if len(lack) > 0 {
 		s.mu.Lock()
-		p.told = mine // the commits said so
+		if n := mine[r.cfg.Actor]; p.told != nil && n > 0 {
+			p.told = p.told.Clone()
+			p.told[r.cfg.Actor] = n // the commits said so, and of nothing else
+		}
 		s.mu.Unlock()
 		return true, nil
 	}
