@@ -22,12 +22,11 @@ type Range struct {
 
 // LeafHash returns the hash of a leaf, given all its entries in order.
 func LeafHash(entries []Entry) Hash {
-	h := newNodeHasher()
-	h.begin(0)
+	h := NewLeafHasher()
 	for _, e := range entries {
-		h.entry(e)
+		h.Add(e)
 	}
-	return h.end()
+	return h.Sum()
 }
 
 // Diff calls fn with the ranges in which t, as of its last [Tree.Root], differs

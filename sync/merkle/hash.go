@@ -37,6 +37,10 @@ func bound(p [prefixLen]byte) []byte {
 	return p[:n]
 }
 
+// Bound returns the least key that belongs to group p or a later one: where
+// [Source.Scan] begins to read it.
+func Bound(p [24]byte) []byte { return bound(p) }
+
 const (
 	nodeVersion = 1
 	nodeDomain  = "roamfs merkle node v1"

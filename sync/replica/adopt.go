@@ -176,6 +176,9 @@ func (r *Replica) applyLocked(m *manifest.Manifest, c store.Commit, d manifest.D
 	r.heads[m.Actor] = head{m.Seq, m.Ctr, m.Hash()}
 	r.commits.forget(drop)
 	r.commits.add(c)
+	if in := r.coming; in != nil && m.Ctr <= in.vector[m.Actor] {
+		in.overtaken = true
+	}
 	return aff, r.compareLocked(m)
 }
 
@@ -307,7 +310,7 @@ func (r *Replica) changeLocked(ch tree.Change, also func(*store.Tx) error) (aff 
 // The values that tell the next Open what was going on.
 const (
 	adoptingKey = "adopting" // number under which the commit is staged that is being applied
-	joiningKey  = "joining"  // present while the state in the staging file is being joined
+	joiningKey  = "joining"  // while a state is being joined: where its plan begins in the staging file (8)
 	editingKey  = "editing"  // number under which the operation is staged that is being carried out
 )
 
@@ -342,10 +345,16 @@ func (r *Replica) finish() error {
 			return err
 		}
 	}
-	if b, err = r.st.Value(joiningKey); err != nil || b == nil {
+	if b, err = r.st.Value(joiningKey); err != nil {
 		return err
 	}
-	return r.resumeJoin()
+	if b == nil {
+		return r.clearStaging()
+	}
+	if len(b) != 8 {
+		return fmt.Errorf("%w: begin of a plan", store.ErrDamaged)
+	}
+	return r.resumeJoin(int64(binary.BigEndian.Uint64(b)))
 }
 
 // compareLocked checks the author's root against the tree here, when both are

@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/roamfs/roamfs/sync/manifest"
+	"github.com/roamfs/roamfs/sync/merkle"
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
@@ -18,10 +19,10 @@ import (
 //	commit  3  len manifest  delta, or its first piece
 //	told    4  heads                                    what I know now, and have on my disk
 //	offer   5  size                                     ask me for the whole state, of about so many bytes
-//	want    6                                           send me the whole state
-//	state   7  len checkpoint-manifest  n head*         begin: what is signed, the newest commit of each actor
-//	part    8  records                                  in key order
-//	end     9
+//	want    6                                           let me have the whole state
+//	state   7  len checkpoint-manifest  n head*  top    what is signed, the newest commit of each actor
+//	ask     8  ref*                                     send me these nodes; none: I am done with the state
+//	pieces  9  (len piece)*                             of what was asked for, in that order; none: I have it no more
 //	more   10  the next piece of the delta              follows the piece before it at once
 //	fork   11  manifest of a commit                     you know another history of its author than I do
 //	held   20  heads, hashes zero                       send me no commits up to these: I hold them back (guard.go)
@@ -29,14 +30,33 @@ import (
 // head is len manifest n hash(32)*: the manifest with the commit, and the hashes of
 // the n commits of the actor before it, as far as the sender knows them.
 //
+// ref is height(1) group(24) hash(32) and names a node of the Merkle tree over the
+// state (package merkle): height 0 is a leaf, and group is one that falls to the
+// node. Of one above the leaves it is the first. top is height(1) and first
+// group(24) of the node whose hash is the root that the checkpoint signs.
+//
 // heads is the number of actors, and of each, in ascending order, actor(8),
 // number of its newest commit, hash(32) of that commit's manifest, or zeros if
 // the hash is not known.
 //
 // A message stays within 4 MiB, and most are far smaller, so that other messages
 // get through between them: a delta of pieceSize bytes and more is sent in pieces, of which
-// all but the last have just that size, and the last is shorter, maybe empty. A
-// part of a state is sent once it has partSize bytes; only the last is shorter.
+// all but the last have just that size, and the last is shorter, maybe empty.
+//
+// # States
+//
+// Who was offered a state and wants it is sent a state message, and walks the tree
+// that it names from the top down, as far as its own tree is another one: first
+// the nodes above the leaves, then the leaves that it lacks, of which it asks for
+// the next ones before the last ones are there. The sender answers out of a
+// snapshot until it is told that the walk is done, or for serveIdle without a
+// question; a question that comes later is answered with no pieces.
+//
+// An ask has at most maxRefs refs, and at most maxAsks of a peer wait to be
+// answered. The answer to a node above the leaves is one piece, its bytes as they are
+// hashed. That to a leaf is its records in order, in one piece or several, of
+// which all but the last have partSize bytes and more, and the last fewer, maybe
+// none. Such a message has up to maxRefs pieces; if it is longer than partSize, then one.
 const (
 	msgHello byte = iota + 1
 	msgMembers
@@ -45,15 +65,15 @@ const (
 	msgOffer
 	msgWant
 	msgState
-	msgPart
-	msgEnd
+	msgAsk
+	msgPieces
 	msgMore
 	msgFork
 
 	msgHeld byte = 20
 )
 
-const helloVersion = 2
+const helloVersion = 3
 
 // Bounds of what is accepted, in bytes.
 const (
@@ -65,7 +85,8 @@ const (
 	maxOffer    = 1 << 50
 	maxHashes   = 16384                                       // in all heads of a state
 	maxPart     = partSize + tree.MaxKey + tree.MaxValue + 64 // the record with which it became long enough
-	maxPiece    = 4 << 20                                     // of a staging file: a message
+	maxRefs     = 512                                         // in an ask
+	maxAsks     = 4                                           // of one peer that are not answered yet
 )
 
 // errMessage means that a peer sent what cannot be a message.
@@ -180,7 +201,7 @@ type toldHead struct {
 	hashes   []byte // 32 bytes each, of the commits before it
 }
 
-func encodeState(checkpoint []byte, heads []toldHead) []byte {
+func encodeState(checkpoint []byte, heads []toldHead, top merkle.Ref) []byte {
 	b := binary.AppendUvarint([]byte{msgState}, uint64(len(checkpoint)))
 	b = append(b, checkpoint...)
 	b = binary.AppendUvarint(b, uint64(len(heads)))
@@ -190,35 +211,84 @@ func encodeState(checkpoint []byte, heads []toldHead) []byte {
 		b = binary.AppendUvarint(b, uint64(len(h.hashes)/32))
 		b = append(b, h.hashes...)
 	}
-	return b
+	b = append(b, byte(top.Height))
+	return append(b, top.First[:]...)
 }
 
-func decodeState(b []byte) (checkpoint []byte, heads []toldHead, err error) {
+// decodeState returns a top without its hash, which is in the checkpoint.
+func decodeState(b []byte) (checkpoint []byte, heads []toldHead, top merkle.Ref, err error) {
 	if checkpoint, b, err = cut(b, maxManifest); err != nil {
-		return nil, nil, err
+		return nil, nil, top, err
 	}
 	n, b, err := number(b, maxHeads)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, top, err
 	}
 	left := uint64(maxHashes)
 	for range n {
 		var h toldHead
 		if h.manifest, b, err = cut(b, maxManifest); err != nil {
-			return nil, nil, err
+			return nil, nil, top, err
 		}
 		var k uint64
 		if k, b, err = number(b, left); err != nil || k*32 > uint64(len(b)) {
-			return nil, nil, fmt.Errorf("%w: hashes", errMessage)
+			return nil, nil, top, fmt.Errorf("%w: hashes", errMessage)
 		}
 		left -= k
 		h.hashes, b = b[:k*32], b[k*32:]
 		heads = append(heads, h)
 	}
-	if len(b) != 0 {
-		return nil, nil, fmt.Errorf("%w: %d bytes after the heads", errMessage, len(b))
+	if len(b) != 1+len(top.First) || b[0] > merkle.MaxHeight {
+		return nil, nil, top, fmt.Errorf("%w: top of the tree", errMessage)
 	}
-	return checkpoint, heads, nil
+	top.Height, top.First = int(b[0]), [24]byte(b[1:])
+	return checkpoint, heads, top, nil
+}
+
+const refLen = 1 + 24 + 32
+
+func encodeAsk(refs []merkle.Ref) []byte {
+	b := make([]byte, 0, 1+refLen*len(refs))
+	b = append(b, msgAsk)
+	for i := range refs {
+		b = append(b, byte(refs[i].Height))
+		b = append(b, refs[i].First[:]...)
+		b = append(b, refs[i].Hash[:]...)
+	}
+	return b
+}
+
+func decodeAsk(b []byte) ([]merkle.Ref, error) {
+	if len(b)%refLen != 0 || len(b) > maxRefs*refLen {
+		return nil, fmt.Errorf("%w: ask of %d bytes", errMessage, len(b))
+	}
+	refs := make([]merkle.Ref, len(b)/refLen)
+	for i := range refs {
+		if b[0] > merkle.MaxHeight {
+			return nil, fmt.Errorf("%w: node of height %d", errMessage, b[0])
+		}
+		refs[i] = merkle.Ref{Height: int(b[0]), First: [24]byte(b[1:]), Hash: merkle.Hash(b[25:])}
+		b = b[refLen:]
+	}
+	return refs, nil
+}
+
+func appendPiece(b, piece []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(piece))), piece...)
+}
+
+// decodePieces returns the pieces, which alias b.
+func decodePieces(b []byte) (pieces [][]byte, err error) {
+	for total := len(b); len(b) > 0; {
+		var piece []byte
+		if piece, b, err = cut(b, uint64(maxPart)); err != nil {
+			return nil, err
+		}
+		if pieces = append(pieces, piece); len(pieces) > maxRefs || len(pieces) > 1 && total > partSize {
+			return nil, fmt.Errorf("%w: %d bytes of pieces", errMessage, total)
+		}
+	}
+	return pieces, nil
 }
 
 // number takes a number of at most limit, in its shortest spelling, off b.

@@ -19,10 +19,14 @@
 // A commit is applied when everything that its author had seen is here. Peers
 // push commits in the order in which they came to know them, which keeps that
 // true; a gap is closed by saying hello again. A device that lacks commits that
-// nobody keeps any more takes the whole state from one peer, checks it against
-// the root that this peer signed, and joins it in one step (package tree, join).
+// nobody keeps any more walks the Merkle tree over the state of one peer, takes the
+// leaves of it that differ from its own, checks that with them it has the root that this
+// peer signed, and joins them in one step (package tree, join; walk.go). What is alike
+// in both is in the join as it is. A new device does the same, and lacks all.
 // It takes no more of it than was offered and than there is room for, and nothing
-// of it stays if it turns out to be of no use.
+// of it stays if it turns out to be of no use. If the peer goes away, the leaves
+// that came are kept for a while: the next walk, over the state of whomever, does
+// not ask for them again.
 //
 // Nothing is adopted from whoever knows another commit under a number than this
 // device does (forks.go).
@@ -104,8 +108,9 @@ type Replica struct {
 	stated  head                // this device's newest checkpoint
 	commits commits
 	broken  bool
-	oldCopy bool // see ErrOldCopy
-	gone    gone // files that other devices deleted; has a lock of its own
+	oldCopy bool      // see ErrOldCopy
+	coming  *incoming // a state that was compared with this one, if not nil
+	gone    gone      // files that other devices deleted; has a lock of its own
 	locals  map[tree.Ino]Local
 	guard   guarding
 
@@ -117,6 +122,8 @@ type Replica struct {
 	setting   []func()
 
 	sessions sessions
+	staging  sync.Mutex // one walk at a time; guards stage; taken before all others
+	stage    *stage     // leaves that a walk has received so far, or nil
 	syncing  sync.Mutex // one publish at a time
 	saving   sync.Mutex // held while the members are saved
 	words    words      // what other devices said they know
@@ -230,6 +237,9 @@ func (r *Replica) load() error {
 // has stopped Run and closes the database afterwards.
 func (r *Replica) Close() error {
 	r.sessions.closeAll()
+	r.staging.Lock()
+	r.dropStage()
+	r.staging.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.broken {

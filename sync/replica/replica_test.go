@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/roamfs/roamfs/peer/device"
+	"github.com/roamfs/roamfs/sync/merkle"
 	"github.com/roamfs/roamfs/sync/store"
 	"github.com/roamfs/roamfs/sync/tree"
 )
@@ -664,7 +665,7 @@ func FuzzReceive(f *testing.F) {
 		f.Fatal(err)
 	}
 	h := hello{hive: n[0].log.Hive(), heads: heads}
-	for _, msg := range [][]byte{h.encode(), encodeCommit(c.Manifest, c.Delta), appendHeads([]byte{msgTold}, heads), encodeOffer(9), {msgWant}, {msgEnd}, append([]byte{msgFork}, c.Manifest...), {msgMore, 1}, encodeState(c.Manifest, []toldHead{{c.Manifest, nil}}), append([]byte{msgMembers}, n[0].log.Encode()...), {msgPart, 1, 2}} {
+	for _, msg := range [][]byte{h.encode(), encodeCommit(c.Manifest, c.Delta), appendHeads([]byte{msgTold}, heads), encodeOffer(9), {msgWant}, encodeAsk(someRefs), append([]byte{msgFork}, c.Manifest...), {msgMore, 1}, encodeState(c.Manifest, []toldHead{{c.Manifest, nil}}, merkle.Ref{}), append([]byte{msgMembers}, n[0].log.Encode()...), {msgPieces, 1, 2}} {
 		f.Add(msg)
 	}
 	dev := n[0].key.ID()

@@ -118,6 +118,31 @@ func (r *Replica) rootLocked() (root merkle.Hash, err error) {
 	return root, nil
 }
 
+// ownUnsound returns [errOvertaken] if the own tree was not that of the records
+// here, which it is now, and else the error.
+func (r *Replica) ownUnsound(err error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was, fail := r.rootLocked()
+	if fail != nil {
+		return fail
+	}
+	snap := r.st.Snapshot()
+	defer snap.Release()
+	anew, fail := merkle.Build(r.cfg.Spread, source{snap})
+	if fail != nil {
+		return fail
+	}
+	if anew.Top().Hash == was {
+		return err
+	}
+	r.log.Warn("merkle spans are wrong, building them anew")
+	r.spans.mu.Lock()
+	defer r.spans.mu.Unlock()
+	r.spans.tree = anew
+	return errOvertaken
+}
+
 // source lets the Merkle tree read the records of a snapshot.
 type source struct{ *store.Snapshot }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/roamfs/roamfs/peer/device"
 	"github.com/roamfs/roamfs/sync/manifest"
+	"github.com/roamfs/roamfs/sync/merkle"
 	"github.com/roamfs/roamfs/sync/store"
 	"github.com/roamfs/roamfs/sync/tree"
 )
@@ -39,6 +40,9 @@ type sessions struct {
 	resting map[device.ID]time.Time
 	rest    time.Duration // stateRest; tests are shorter
 
+	serving int           // for how many peers a state is frozen
+	idle    time.Duration // serveIdle; tests are shorter
+
 	sizing sync.Mutex  // guards sized and size; taken alone
 	sized  tree.Vector // what was known here when the state had size bytes
 	size   uint64
@@ -46,6 +50,10 @@ type sessions struct {
 
 // stateStall is how long the next part of a whole state is waited for.
 const stateStall = time.Minute
+
+// slowest is how many bytes of a state have to come in a second, on average, before
+// that is taken for no answer.
+const slowest = 1 << 10
 
 // stateRest is how long a device is not asked for its state after that was
 // refused.
@@ -72,15 +80,17 @@ type session struct {
 	cancel context.CancelFunc
 	kick   chan struct{} // 1: look again what to send
 
-	theirs   tree.Vector // what the peer knows; nil until it said hello
-	members  [32]byte    // its membership log
-	told     tree.Vector // what the peer was told that this device knows
-	hello    bool        // a hello is due
-	offered  bool        // the peer was offered the whole state and has not answered
-	wants    bool        // the peer asked for the whole state
-	ask      bool        // ask the peer for its whole state
-	incoming *incoming   // the state that is being received
-	merging  bool        // all of it is here and it is being joined
+	theirs   tree.Vector    // what the peer knows; nil until it said hello
+	members  [32]byte       // its membership log
+	told     tree.Vector    // what the peer was told that this device knows
+	hello    bool           // a hello is due
+	offered  bool           // the peer was offered the whole state and has not answered
+	wants    bool           // the peer asked for the whole state
+	ask      bool           // ask the peer for its whole state
+	walk     *walk          // over the state of the peer
+	merging  bool           // all of it is here and it is being joined
+	asks     [][]byte       // messages of the walk that are to be sent
+	asked    [][]merkle.Ref // what the peer asks for of the state here
 	gap      gap
 	apart    bool        // it knows another history of some device: nothing is exchanged
 	accuses  bool        // it said so itself, and does not say so again in this session
@@ -89,7 +99,8 @@ type session struct {
 	heldTold uint64      // version of what this device holds back that it was told
 	why      *ForkedError
 
-	long *long // used by the caller of Receive alone
+	long   *long   // used by the caller of Receive alone
+	served *served // used by run alone
 }
 
 // long is a commit whose delta comes in pieces.
@@ -118,7 +129,7 @@ func (p *session) transmit(ctx context.Context, msg []byte) error {
 }
 
 func (s *sessions) init(r *Replica) {
-	s.r, s.live, s.stall, s.rest = r, map[device.ID]*session{}, stateStall, stateRest
+	s.r, s.live, s.stall, s.rest, s.idle = r, map[device.ID]*session{}, stateStall, stateRest, serveIdle
 	s.resting = map[device.ID]time.Time{}
 }
 
@@ -157,10 +168,21 @@ func (s *sessions) dropLocked(p *session) {
 	if p.gap.timer != nil {
 		p.gap.timer.Stop()
 	}
-	p.incoming.abandon(s.joining == p)
+	p.quitLocked(errStale)
 	if s.joining == p {
 		s.giveUpLocked()
 	}
+}
+
+// quitLocked ends the walk over the state of p.
+func (p *session) quitLocked(why error) (w *walk) {
+	if w = p.walk; w != nil {
+		w.cancel(why)
+		p.asks = [][]byte{encodeAsk(nil)} // it need not be kept for us
+		p.poke()
+	}
+	p.walk, p.merging, p.ask = nil, false, false
+	return w
 }
 
 // giveUpLocked waits no longer for the state that is being received: whoever
@@ -205,17 +227,16 @@ func (s *sessions) ask(p *session, room Room, limit int64) {
 		room.Release()
 		return
 	}
-	s.at, s.room, s.left, p.ask = time.Now(), room, limit, true
+	s.at, s.room, s.left, p.ask, p.asks = time.Now(), room, limit, true, nil
 	p.poke()
 }
 
-// refuse drops what came of the state of p, which is of no use, or for which there
+// refuse ends the walk over the state of p, which is of no use, or for which there
 // is no room. Others are asked, and p not before a while has passed.
-func (s *sessions) refuse(p *session) {
+func (s *sessions) refuse(p *session, why error) (w *walk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.incoming.abandon(s.joining == p)
-	p.incoming, p.merging, p.ask = nil, false, false
+	w = p.quitLocked(why)
 	if s.joining == p {
 		s.giveUpLocked()
 	}
@@ -228,6 +249,7 @@ func (s *sessions) refuse(p *session) {
 			q.poke()
 		}
 	})
+	return w
 }
 
 // look gives up the state of p if it has stalled.
@@ -242,24 +264,29 @@ func (s *sessions) look(p *session) {
 		return
 	}
 	s.r.log.Warn("a device does not go on sending its tree", "device", s.r.name(p.dev))
-	p.ask = false
+	p.quitLocked(errStale)
 	s.giveUpLocked()
 }
 
-// goesOn notes that n bytes more of the state of p came.
-func (s *sessions) goesOn(p *session, n int) error {
+// goesOn notes that n bytes more of the state of p came, and returns the walk over
+// it, if that has begun.
+func (s *sessions) goesOn(p *session, n int) (*walk, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.joining != p:
-		return errStale
+		return nil, errStale
 	case int64(n) > s.left:
-		return errors.New("more of a whole state than was offered and asked for")
+		return nil, errors.New("more of a whole state than was offered and asked for")
 	}
-	s.at = time.Now()
+	// Whoever sends little at a time does not hold up others for long.
+	s.at = s.at.Add(time.Duration(n) * time.Second / slowest)
+	if now := time.Now(); s.at.After(now) {
+		s.at = now
+	}
 	s.left -= int64(n)
 	s.room.Shrink(int64(n)) // it is going to be on the disk
-	return nil
+	return p.walk, nil
 }
 
 // begin notes that all of the state of p is here.
@@ -268,6 +295,25 @@ func (s *sessions) begin(p *session) bool {
 	defer s.mu.Unlock()
 	p.merging = s.joining == p
 	return p.merging
+}
+
+// goOn notes that not all of the state of p is here after all.
+func (s *sessions) goOn(p *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.joining == p {
+		p.merging, s.at = false, time.Now()
+	}
+}
+
+// joined notes that the state of p is joined.
+func (s *sessions) joined(p *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.quitLocked(nil)
+	if s.joining == p {
+		s.giveUpLocked() // and look whether others know still more
+	}
 }
 
 func (s *sessions) closeAll() {
@@ -303,6 +349,7 @@ func (s *sessions) kickAll(d time.Duration) {
 
 // run sends what the peer lacks, as long as there is something, and then waits.
 func (s *sessions) run(ctx context.Context, p *session) {
+	defer s.letGo(p)
 	for {
 		again, err := s.step(ctx, p)
 		if ctx.Err() != nil {
@@ -328,11 +375,13 @@ func (s *sessions) run(ctx context.Context, p *session) {
 		case <-ctx.Done():
 			return
 		case <-p.kick:
+		case <-p.left():
+			s.letGo(p)
 		}
 	}
 }
 
-// step sends one message, or one whole state, and reports whether there may be more.
+// step sends one message, or the answer to a question, and reports whether there may be more.
 func (s *sessions) step(ctx context.Context, p *session) (again bool, err error) {
 	r := s.r
 	mine := r.known()
@@ -348,7 +397,9 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	}
 	greeted := p.theirs != nil
 	var greet, tell, wants, ask bool // the first that is due
-	var fork []byte
+	var fork, question []byte
+	var refs []merkle.Ref
+	var answer bool
 	shut := r.shut(p.dev)
 	switch {
 	case shut: // it is told of that, and nothing else
@@ -367,6 +418,10 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 		wants, p.wants = true, false
 	case p.ask:
 		ask, p.ask = true, false
+	case len(p.asks) > 0:
+		question, p.asks = p.asks[0], p.asks[1:]
+	case len(p.asked) > 0:
+		answer, refs, p.asked = true, p.asked[0], p.asked[1:]
 	}
 	offered, apart := p.offered, p.apart
 	s.mu.Unlock()
@@ -398,9 +453,13 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	case apart:
 		return false, nil // until it says something else
 	case wants:
-		return true, r.sendState(ctx, p) // after an error the peer asks again
+		return s.serve(ctx, p) // after an error the peer asks again
 	case ask:
 		return true, p.transmit(ctx, []byte{msgWant})
+	case question != nil:
+		return true, p.transmit(ctx, question)
+	case answer:
+		return true, s.answer(ctx, p, refs)
 	case offered:
 		return false, nil // its vector says what to do next
 	}
@@ -562,8 +621,10 @@ func (r *Replica) receive(ctx context.Context, p *session, kind byte, body []byt
 		}
 		r.offered(ctx, p, size)
 	case msgWant:
-		s.update(p, func() { p.wants = true })
-	case msgState, msgPart, msgEnd:
+		s.update(p, func() { p.wants, p.asked = true, nil })
+	case msgAsk:
+		return r.asked(p, body)
+	case msgState, msgPieces:
 		return r.state(p, kind, body)
 	default:
 		return fmt.Errorf("%w: kind %d", errMessage, kind)

@@ -1,17 +1,13 @@
 package replica
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/roamfs/roamfs/peer/device"
@@ -78,35 +74,43 @@ func (r *Replica) offered(ctx context.Context, p *session, size uint64) {
 		var err error
 		if room, err = r.cfg.Reserve(ctx, 2*limit); err != nil {
 			r.log.Error("no room for the tree of another device", "device", r.name(p.dev), "bytes", size, "err", err)
-			s.refuse(p)
+			s.refuse(p, nil)
 			return
 		}
 	}
 	s.ask(p, room, limit)
 }
 
-// state takes a message with a part of a state. If it is of no use, nothing of
-// the state stays, and the tree is as it was.
+// state takes a message of the walk over the state of a peer. If it is of no use,
+// nothing of the state stays, and the tree is as it was.
 func (r *Replica) state(p *session, kind byte, body []byte) error {
 	s := &r.sessions
 	if s.apart(p) {
 		return nil // the rest of one that was refused
 	}
-	err := s.goesOn(p, 1+len(body))
-	if err == nil {
-		switch kind {
-		case msgState:
-			err = r.stateBegin(p, body)
-		case msgPart:
-			err = r.statePart(p, body)
-		case msgEnd:
-			err = r.stateEnd(p)
-		}
+	w, err := s.goesOn(p, 1+len(body))
+	switch {
+	case err != nil:
+	case kind == msgState:
+		err = r.walkBegin(p, body)
+	case w == nil: // of the walk before this one
+	case len(body) == 0:
+		r.log.Warn("a device did not keep its tree as it was for us", "device", r.name(p.dev))
+		s.refuse(p, errStale)
+	default:
+		return w.take(body)
 	}
 	if err == nil || errors.Is(err, errStale) {
 		return err
 	}
-	s.refuse(p)
+	if w = s.refuse(p, errRefused); w != nil {
+		<-w.done // and with it the staging file
+	}
+	return r.refused(p, err)
+}
+
+// refused says why a state was refused.
+func (r *Replica) refused(p *session, err error) error {
 	if errors.Is(err, errHeld) {
 		return nil
 	}
@@ -119,63 +123,8 @@ func (r *Replica) state(p *session, kind byte, body []byte) error {
 	return err
 }
 
-// sendState sends a peer the whole state: a checkpoint signed over it, the
-// newest manifest of every actor, and all records in key order.
-func (r *Replica) sendState(ctx context.Context, p *session) error {
-	m, heads, snap, err := r.checkpoint()
-	if err != nil {
-		return err
-	}
-	defer snap.Release()
-	begin, err := r.begin(m, heads)
-	if err != nil {
-		return err
-	}
-	if err := p.transmit(ctx, begin); err != nil {
-		return err
-	}
-	part := []byte{msgPart}
-	err = snap.Scan(nil, nil, func(rec tree.Record) error {
-		part = tree.AppendRecord(part, rec)
-		if len(part) < partSize {
-			return nil
-		}
-		if r.sessions.apart(p) {
-			return errApart
-		}
-		err := p.transmit(ctx, part)
-		part = []byte{msgPart}
-		return err
-	})
-	if errors.Is(err, errApart) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if len(part) > 1 {
-		if err := p.transmit(ctx, part); err != nil {
-			return err
-		}
-	}
-	return p.transmit(ctx, []byte{msgEnd})
-}
-
-// begin returns the message that begins a state.
-func (r *Replica) begin(m *manifest.Manifest, heads [][]byte) ([]byte, error) {
-	told := make([]toldHead, 0, len(heads))
-	for _, b := range heads {
-		hashes, err := r.hashesBefore(b, maxHashes/len(heads))
-		if err != nil {
-			return nil, err
-		}
-		told = append(told, toldHead{b, hashes})
-	}
-	return encodeState(m.Encode(), told), nil
-}
-
 // checkpoint closes the open batch and freezes and signs the state.
-func (r *Replica) checkpoint() (m *manifest.Manifest, heads [][]byte, snap *store.Snapshot, err error) {
+func (r *Replica) checkpoint() (m *manifest.Manifest, heads [][]byte, v *served, err error) {
 	r.syncing.Lock()
 	defer r.syncing.Unlock()
 	r.mu.Lock()
@@ -200,7 +149,7 @@ func (r *Replica) checkpoint() (m *manifest.Manifest, heads [][]byte, snap *stor
 			return err
 		}
 		r.stated = stated
-		snap = r.st.Snapshot()
+		v = &served{snap: r.st.Snapshot(), tree: r.spans.tree.Clone()} // brought up to date for the signature
 		return nil
 	}()
 	r.mu.Unlock()
@@ -208,13 +157,13 @@ func (r *Replica) checkpoint() (m *manifest.Manifest, heads [][]byte, snap *stor
 		err = r.st.Sync()
 	}
 	if err != nil {
-		if snap != nil {
-			snap.Release()
+		if v != nil {
+			v.snap.Release()
 		}
 		return nil, nil, nil, fmt.Errorf("checkpoint: %w", err)
 	}
 	r.setSynced(next, vector)
-	return m, heads, snap, nil
+	return m, heads, v, nil
 }
 
 // statedKey is the value of the database with this device's newest checkpoint:
@@ -246,50 +195,29 @@ func (r *Replica) signed() head {
 	return r.stated
 }
 
-// incoming is a state that is being received into a staging file. Nothing of
-// it is visible before all of it is here and agrees with the signed root.
-//
-// The file holds pieces, each after its length (4): first the message that
-// begins the state, then those with the records.
+// incoming is a state that is being received. Nothing of it is visible before all
+// of it is here and agrees with the signed root.
 type incoming struct {
+	begin  []byte // the message, without its kind
 	m      *manifest.Manifest
+	top    merkle.Ref
 	vector tree.Vector
 	heads  map[tree.Actor][]byte
 	named  []manifest.Head // all commits that the manifests and hashes name
 	before []manifest.Head // those of the hashes
-	file   *os.File
-	w      *bufio.Writer
-	last   tree.Record // of the records so far
-	any    bool
-	short  bool // the last part was shorter than the others
-	keep   bool // it is being joined: the file is needed until that is done
-}
 
-// abandon closes the staging file, and removes it if own says that it still
-// has its name and nothing needs it.
-func (in *incoming) abandon(own bool) {
-	if in == nil || in.file == nil {
-		return
-	}
-	_ = in.file.Close() // what counts was synced
-	if own && !in.keep {
-		_ = os.Remove(in.file.Name()) // a left-over is removed by the next
-	}
-	in.file = nil
-}
-
-func (in *incoming) write(piece []byte) error {
-	n := binary.BigEndian.AppendUint32(nil, uint32(len(piece)))
-	if _, err := in.w.Write(append(n, piece...)); err != nil {
-		return fmt.Errorf("stage state: %w", err)
-	}
-	return nil
+	limit     int64 // bytes that are taken for it
+	stage     *stage
+	regions   []region // ascending, apart from each other
+	plan      int64    // where the plan begins in the staging file
+	keep      bool     // it is being joined: the file is needed until that is done
+	overtaken bool     // see errOvertaken; guarded by Replica.mu
 }
 
 // announced checks the begin of a state that came from the device from, and returns
 // it, without a file.
 func (r *Replica) announced(body []byte, from device.ID) (*incoming, error) {
-	encoded, heads, err := decodeState(body)
+	encoded, heads, top, err := decodeState(body)
 	if err != nil {
 		return nil, err
 	}
@@ -303,7 +231,8 @@ func (r *Replica) announced(body []byte, from device.ID) (*incoming, error) {
 	if m.Flags&manifest.FlagCheckpoint == 0 {
 		return nil, errors.New("state without a checkpoint")
 	}
-	in := &incoming{m: m, vector: tree.Vector{}, heads: map[tree.Actor][]byte{}, named: m.Frontier}
+	top.Hash = m.Root
+	in := &incoming{begin: slices.Clone(body), m: m, top: top, vector: tree.Vector{}, heads: map[tree.Actor][]byte{}, named: m.Frontier}
 	want := map[tree.Actor]manifest.Head{}
 	for _, h := range m.Frontier {
 		want[h.Actor] = h
@@ -322,7 +251,7 @@ func (r *Replica) announced(body []byte, from device.ID) (*incoming, error) {
 			return nil, fmt.Errorf("state names a head of %v that is not the one it shows", h.Device)
 		}
 		delete(want, h.Actor)
-		in.heads[h.Actor] = told.manifest
+		in.heads[h.Actor] = slices.Clone(told.manifest)
 		before, err := headsBefore(h, told.hashes)
 		if err != nil {
 			return nil, err
@@ -343,215 +272,89 @@ func (r *Replica) announced(body []byte, from device.ID) (*incoming, error) {
 // was asked.
 var errStale = errors.New("whole state that nobody waits for")
 
-func (r *Replica) stateBegin(p *session, body []byte) error {
-	s := &r.sessions
-	if p.incoming != nil {
-		return errors.New("a state begins within another")
-	}
-	in, err := r.announced(body, p.dev)
-	if err != nil {
-		return err
-	}
-	if in.m.Device != p.dev {
-		return errors.New("state that is not signed by its sender")
-	}
-	r.mu.Lock()
-	err = r.joinableLocked(in)
-	r.mu.Unlock()
-	if err != nil {
-		return err // before anything is written
-	}
-	// A new file: a peer that was given up may still write to the one before.
+// clearStaging removes a staging file that nothing needs.
+func (r *Replica) clearStaging() error {
 	if err := os.Remove(r.cfg.Staging); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("stage state: %w", err)
 	}
-	f, err := os.OpenFile(r.cfg.Staging, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("stage state: %w", err)
-	}
-	in.file, in.w = f, bufio.NewWriterSize(f, 256<<10)
-	r.log.Info("receiving the tree", "from", r.name(p.dev))
-	s.mu.Lock()
-	p.incoming = in
-	s.mu.Unlock()
-	return in.write(body)
-}
-
-func (r *Replica) statePart(p *session, body []byte) error {
-	in := p.incoming
-	if in == nil {
-		return errors.New("part of a state that was not begun")
-	}
-	// So a state comes in as many messages as it needs, and not one by one for ever.
-	if in.short || len(body) > maxPart {
-		return errors.New("parts of a state that are too short or too long")
-	}
-	in.short = len(body) < partSize
-	for rest := body; len(rest) > 0; {
-		rec, tail, err := tree.DecodeRecord(rest)
-		if err != nil {
-			return err
-		}
-		rest = tail
-		if err := tree.Check(rec); err != nil {
-			return err
-		}
-		if in.any && in.last.ID().Compare(rec.ID()) >= 0 {
-			return errors.New("records of a state out of order")
-		}
-		if rec.Dot.Ctr > in.vector[rec.Dot.Actor] || rec.Dot.Ctr == 0 {
-			return errors.New("record of a commit that the state does not claim")
-		}
-		in.last, in.any = rec, true
-	}
-	return in.write(body)
-}
-
-func (r *Replica) stateEnd(p *session) error {
-	s := &r.sessions
-	in := p.incoming
-	if in == nil {
-		return errors.New("end of a state that was not begun")
-	}
-	if !s.begin(p) {
-		return errStale
-	}
-	aff, err := r.join(in)
-	if err == nil {
-		// Durable before anybody is told that it is here.
-		_, err = r.publish()
-	}
-	r.tell(aff)
-	r.tellRestored()
-	r.tellSettings()
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	in.abandon(true)
-	p.incoming, p.merging = nil, false
-	if s.joining == p {
-		s.giveUpLocked() // and look whether others know still more
-	}
-	s.mu.Unlock()
-	r.log.Info("received the tree", "from", r.name(p.dev))
-	r.wake()
 	return nil
 }
 
 // resumeJoin does again what an earlier run began to do with the staging file.
-func (r *Replica) resumeJoin() error {
+func (r *Replica) resumeJoin(plan int64) error {
 	f, err := os.Open(r.cfg.Staging)
 	if err != nil {
 		return fmt.Errorf("%w: the tree was being taken over from another device, and the file with it cannot be read: %w", store.ErrDamaged, err)
 	}
-	in, err := func() (*incoming, error) {
-		head, err := readPiece(f)
-		if err != nil {
-			return nil, err
-		}
-		return r.announced(head, r.cfg.Key.ID())
-	}()
-	if err != nil {
-		_ = f.Close() // the error before counts
-		return fmt.Errorf("resume taking over the tree: %w", err)
+	st := &stage{file: f}
+	in, err := r.planned(st, plan)
+	if err == nil {
+		_, err = r.join(in)
 	}
-	in.file, in.keep = f, true
-	defer in.abandon(true)
-	if _, err := r.join(in); err != nil {
+	st.close(err != nil)
+	if err != nil {
 		return fmt.Errorf("resume taking over the tree: %w", err)
 	}
 	return nil
 }
 
-func readPiece(f io.Reader) ([]byte, error) {
-	var size [4]byte
-	if _, err := io.ReadFull(f, size[:]); err != nil {
+// planned returns the state of which the plan is in the staging file.
+func (r *Replica) planned(st *stage, plan int64) (*incoming, error) {
+	info, err := st.file.Stat()
+	if err != nil {
 		return nil, err
 	}
-	n := binary.BigEndian.Uint32(size[:])
-	if n > maxPiece {
-		return nil, fmt.Errorf("%w: piece of %d bytes in the staging file", store.ErrDamaged, n)
+	if plan < 0 || plan > info.Size() {
+		return nil, fmt.Errorf("%w: plan in the staging file", store.ErrDamaged)
 	}
-	piece := make([]byte, n)
-	if _, err := io.ReadFull(f, piece); err != nil {
+	b := make([]byte, info.Size()-plan)
+	if _, err := st.file.ReadAt(b, plan); err != nil {
 		return nil, fmt.Errorf("staging file: %w", err)
 	}
-	return piece, nil
-}
-
-// staged reads the records of a staging file.
-type staged struct{ in *incoming }
-
-// Scan implements [merkle.Source]; the file is read from its begin each time.
-func (s staged) Scan(from, to []byte, fn func(merkle.Entry) error) error {
-	return s.each(func(rec tree.Record) error {
-		k := []byte(rec.Key)
-		if bytes.Compare(k, from) < 0 || (to != nil && bytes.Compare(k, to) >= 0) {
-			return nil
-		}
-		return fn(entryOf(rec))
-	})
-}
-
-func (s staged) each(fn func(tree.Record) error) error {
-	if _, err := s.in.file.Seek(0, io.SeekStart); err != nil {
-		return err
+	begin, regions, err := readPlan(b)
+	if err != nil {
+		return nil, err
 	}
-	br := bufio.NewReaderSize(s.in.file, 256<<10)
-	if _, err := readPiece(br); err != nil { // the begin
-		return err
+	in, err := r.announced(begin, r.cfg.Key.ID())
+	if err != nil {
+		return nil, err
 	}
-	for {
-		part, err := readPiece(br)
-		if errors.Is(err, io.EOF) {
-			return nil
+	in.stage, in.regions, in.plan, in.keep = st, regions, plan, true
+	hash := merkle.NewLeafHasher()
+	for i := range regions {
+		g := &regions[i]
+		if g.leaf.IsZero() {
+			continue
 		}
-		if err != nil {
-			return err
+		if g.off > plan || g.n > plan-g.off {
+			return nil, fmt.Errorf("%w: plan in the staging file", store.ErrDamaged)
 		}
-		for len(part) > 0 {
-			rec, rest, err := tree.DecodeRecord(part)
-			if err != nil {
-				return err
-			}
-			part = rest
-			if err := fn(rec); err != nil {
-				return err
-			}
+		if err := st.read(g.extent, func(rec tree.Record) error { hash.Add(entryOf(rec)); return nil }); err != nil {
+			return nil, err
+		}
+		if hash.Sum() != g.leaf {
+			return nil, fmt.Errorf("%w: leaf in the staging file", store.ErrDamaged)
 		}
 	}
+	return in, nil
 }
 
 // join merges a received state into the local one, in one step for readers. It
 // takes several transactions; a crash between two is made good by the next
 // Open, for which the staging file is kept.
 func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
-	if in.w != nil {
-		if err := in.w.Flush(); err != nil {
-			return aff, fmt.Errorf("stage state: %w", err)
-		}
-		if err := in.file.Sync(); err != nil {
-			return aff, fmt.Errorf("stage state: %w", err)
-		}
-		if err := syncDir(filepath.Dir(r.cfg.Staging)); err != nil {
-			return aff, fmt.Errorf("stage state: %w", err)
+	if !in.keep { // else an earlier run has
+		if err := in.stage.seal(in); err != nil {
+			return aff, err
 		}
 	}
-	built, err := merkle.Build(r.cfg.Spread, staged{in})
-	if err != nil {
-		return aff, err
-	}
-	if root, err := built.Root(staged{in}); err != nil {
-		return aff, err
-	} else if root != in.m.Root {
-		return aff, errors.New("the records do not add up to the root that was signed")
-	}
-
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.joinableLocked(in); err != nil {
 		return aff, err
+	}
+	if in.overtaken {
+		return aff, errOvertaken
 	}
 	if err := r.closeBatchLocked(); err != nil { // see batch.meets
 		return aff, err
@@ -563,7 +366,10 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 	if err := r.judgeStateLocked(in, mine); err != nil {
 		return aff, err
 	}
-	if err := r.st.Update(func(tx *store.Tx) error { tx.SetValue(joiningKey, []byte{1}); return nil }); err != nil {
+	if err := r.st.Update(func(tx *store.Tx) error {
+		tx.SetValue(joiningKey, binary.BigEndian.AppendUint64(nil, uint64(in.plan)))
+		return nil
+	}); err != nil {
 		return aff, err
 	}
 	in.keep = true
@@ -651,15 +457,15 @@ func (r *Replica) joinableLocked(in *incoming) error {
 // each time costs something for every directory.
 const joinStep = 4096
 
-// mergeLocked walks the local and the received records side by side, key by
-// key, and gives emit what the join changes locally: where directories are if
+// mergeLocked walks the local and the received records of all regions side by side,
+// key by key, and gives emit what the join changes locally: where directories are if
 // dirs is set, else all the rest.
 func (r *Replica) mergeLocked(in *incoming, mine tree.Vector, dirs bool, emit func([]tree.Record, []tree.KeyDot) error) error {
 	snap := r.st.Snapshot()
 	defer snap.Release()
-	local := newGroups(func(fn func(tree.Record) error) error { return snap.Scan(nil, nil, fn) })
+	local := newGroups(func(fn func(tree.Record) error) error { return in.local(snap, fn) })
 	defer local.stop()
-	remote := newGroups(staged{in}.each)
+	remote := newGroups(in.each)
 	defer remote.stop()
 	for local.more() || remote.more() {
 		var l, m []tree.Record

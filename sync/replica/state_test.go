@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/roamfs/roamfs/sync/merkle"
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
@@ -99,6 +100,8 @@ type liar struct {
 	to    *node
 	mu    sync.Mutex
 	got   [][]byte // messages of the real device
+	state *served  // what it shows
+	asks  int      // how many questions it has answered
 }
 
 func lie(as, to *node) *liar {
@@ -158,29 +161,77 @@ func (l *liar) begin(t *testing.T) {
 		}
 		return l.asked(msgWant) > wanted
 	})
-	if err := l.send(l.beginning()); err != nil {
+	var msg []byte
+	l.state, msg = l.frozen()
+	t.Cleanup(l.state.snap.Release)
+	if err := l.send(msg); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// question waits for what the real device asks next.
+func (l *liar) question() (refs []merkle.Ref) {
+	l.t.Helper()
+	await(l.t, func() bool { return l.asked(msgAsk) > l.asks })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, m := range l.got {
+		if m[0] != msgAsk {
+			continue
+		}
+		if n++; n > l.asks {
+			l.asks = n
+			refs, err := decodeAsk(m[1:])
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			return refs
+		}
+	}
+	return nil
+}
+
+// answer answers questions until there are no more or one that the test changes is
+// refused.
+func (l *liar) answer(change func(refs []merkle.Ref, msg []byte) []byte) error {
+	for {
+		refs := l.question()
+		if len(refs) == 0 {
+			return nil // it is done
+		}
+		if err := l.state.answer(refs, func(msg []byte) error {
+			if msg = change(refs, msg); msg == nil {
+				return nil
+			}
+			return l.send(msg)
+		}); err != nil {
+			return err
+		}
+	}
+}
+
+// frozen is the state of the device for who walks it, and the message that begins it.
+func (d *node) frozen() (*served, []byte) {
+	d.t.Helper()
+	v, msg, err := d.Replica.frozen()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return v, msg
 }
 
 // beginning returns the message that begins the state of the device.
 func (d *node) beginning() []byte {
 	d.t.Helper()
-	m, heads, snap, err := d.checkpoint()
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	snap.Release()
-	b, err := d.begin(m, heads)
-	if err != nil {
-		d.t.Fatal(err)
-	}
+	v, b := d.frozen()
+	v.snap.Release()
 	return b
 }
 
-// part returns the i-th part of a tree that has no end.
+// part returns the i-th piece of a leaf that has no end.
 func (l *liar) part(i int) []byte {
-	b := []byte{msgPart}
+	var b []byte
 	for n := uint32(0); len(b) <= partSize; n++ {
 		ino := tree.Ino{1}
 		binary.BigEndian.PutUint32(ino[4:], uint32(i))
@@ -188,7 +239,7 @@ func (l *liar) part(i int) []byte {
 		v := tree.Xattr{Rank: 1, Value: make([]byte, 60<<10)}.Encode()
 		b = tree.AppendRecord(b, tree.Record{Key: tree.XattrKey(ino, "user.x"), Dot: tree.Dot{Actor: l.actor, Ctr: 1}, Value: v})
 	}
-	return b
+	return appendPiece([]byte{msgPieces}, b)
 }
 
 func (d *node) staging() int64 {
@@ -256,7 +307,8 @@ func TestRefusedStates(t *testing.T) {
 		"not asked for": func(_ *testing.T, l *liar) error { return l.send(l.part(0)) },
 		"not asked for yet": func(t *testing.T, l *liar) error {
 			l.begin(t)
-			if err := l.send([]byte{msgPart, 1}); err == nil {
+			l.question()
+			if err := l.send([]byte{msgPieces, 1}); err == nil {
 				t.Error("a broken part is taken")
 			}
 			s := &l.to.sessions
@@ -266,30 +318,36 @@ func TestRefusedStates(t *testing.T) {
 			await(t, func() bool { return s.join(p) }) // and there is no room so far
 			return l.send(l.beginning())
 		},
-		"empty parts": func(t *testing.T, l *liar) error {
+		"an empty leaf": func(t *testing.T, l *liar) error {
 			l.begin(t)
-			if err := l.send([]byte{msgPart}); err != nil {
-				return err
-			}
-			return l.send([]byte{msgPart})
+			l.question()
+			return l.send([]byte{msgPieces, 0})
 		},
-		"a part too long": func(t *testing.T, l *liar) error {
+		"a piece too long": func(t *testing.T, l *liar) error {
 			l.begin(t)
-			return l.send(append(l.part(0), l.part(1)[1:]...))
+			l.question()
+			return l.send(appendPiece([]byte{msgPieces}, make([]byte, maxPart+1)))
+		},
+		"a message too long": func(t *testing.T, l *liar) error {
+			l.begin(t)
+			l.question()
+			return l.send(append(l.part(0), 0))
 		},
 		"out of order": func(t *testing.T, l *liar) error {
 			l.begin(t)
+			l.question()
 			if err := l.send(l.part(1)); err != nil {
 				return err
 			}
 			return l.send(l.part(0))
 		},
-		"another root": func(t *testing.T, l *liar) error {
+		"another leaf": func(t *testing.T, l *liar) error {
 			l.begin(t)
+			l.question()
 			if err := l.send(l.part(1)); err != nil {
 				return err
 			}
-			return l.send([]byte{msgEnd})
+			return l.send([]byte{msgPieces, 0})
 		},
 		"begins within another": func(t *testing.T, l *liar) error {
 			l.begin(t)
