@@ -151,6 +151,11 @@ type wire struct {
 }
 
 func connect(a, b *node) *wire {
+	return tapped(a, b, func(*node, []byte) error { return nil })
+}
+
+// tapped connects two nodes; what tap returns an error for is not sent.
+func tapped(a, b *node, tap func(from *node, msg []byte) error) *wire {
 	w := &wire{a: a, b: b, cut: make(chan struct{})}
 	ends := [2]*node{a, b}
 	for i := range 2 {
@@ -159,6 +164,9 @@ func connect(a, b *node) *wire {
 		from.Connected(to.key.ID(), func(ctx context.Context, msg []byte) error {
 			if len(msg) > 1<<20 {
 				a.t.Errorf("message %d of %d bytes", msg[0], len(msg))
+			}
+			if err := tap(from, msg); err != nil {
+				return err
 			}
 			select {
 			case q <- slices.Clone(msg):
