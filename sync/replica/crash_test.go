@@ -428,11 +428,11 @@ func TestWhoKnows(t *testing.T) {
 	}
 }
 
-func await(t testing.TB, ok func() bool) {
-	t.Helper()
+func await(tb testing.TB, ok func() bool) {
+	tb.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !ok(); <-time.After(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("does not come true")
+			tb.Fatal("does not come true")
 		}
 	}
 }

@@ -19,10 +19,10 @@ import (
 //	commit  3  len manifest  delta, or its first piece
 //	told    4  heads                                    what I know now, and have on my disk
 //	offer   5  size                                     ask me for the whole state, of about so many bytes
-//	want    6                                           let me have the whole state
-//	state   7  len checkpoint-manifest  n head*  top    what is signed, the newest commit of each actor
-//	ask     8  ref*                                     send me these nodes; none: I am done with the state
-//	pieces  9  (len piece)*                             of what was asked for, in that order; none: I have it no more
+//	want    6  walk(4)                                  let me have the whole state
+//	state   7  walk(4)  len checkpoint-manifest  n head*  top    what is signed, the newest commit of each actor
+//	ask     8  walk(4)  ref*                            send me these nodes; none: I am done with the state
+//	pieces  9  walk(4)  (len piece)*                    of what was asked for, in that order; none: I have it no more
 //	more   10  the next piece of the delta              follows the piece before it at once
 //	fork   11  manifest of a commit                     you know another history of its author than I do
 //	held   20  heads, hashes zero                       send me no commits up to these: I hold them back (guard.go)
@@ -44,6 +44,10 @@ import (
 // all but the last have just that size, and the last is shorter, maybe empty.
 //
 // # States
+//
+// Who wants a state gives the walk over it a number, another one each time, which all
+// messages of that walk have: what was still on its way when a walk was given up is not
+// taken for a part of the next.
 //
 // Who was offered a state and wants it is sent a state message, and walks the tree
 // that it names from the top down, as far as its own tree is another one: first
@@ -193,6 +197,21 @@ func decodeOffer(b []byte) (size uint64, err error) {
 		err = fmt.Errorf("%w: %d bytes after an offer", errMessage, len(b))
 	}
 	return size, err
+}
+
+// ofWalk puts the number of a walk behind the kind of a message.
+func ofWalk(n uint32, msg []byte) []byte {
+	b := make([]byte, 0, len(msg)+4)
+	b = binary.BigEndian.AppendUint32(append(b, msg[0]), n)
+	return append(b, msg[1:]...)
+}
+
+// walkOf takes the number off the rest of a message.
+func walkOf(b []byte) (n uint32, rest []byte, err error) {
+	if len(b) < 4 {
+		return 0, nil, fmt.Errorf("%w: no number of a walk", errMessage)
+	}
+	return binary.BigEndian.Uint32(b), b[4:], nil
 }
 
 // toldHead is an actor in the begin of a state.

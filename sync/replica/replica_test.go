@@ -160,15 +160,22 @@ func connect(a, b *node) *wire { return connectCounting(a, b, func(*node, []byte
 // connectCounting is connect with a look at each message that is sent, one at a time
 // from each side.
 func connectCounting(a, b *node, look func(from *node, msg []byte)) *wire {
+	return tapped(a, b, func(from *node, msg []byte) error { look(from, msg); return nil })
+}
+
+// tapped connects two nodes; what tap returns an error for is not sent.
+func tapped(a, b *node, tap func(from *node, msg []byte) error) *wire {
 	w := &wire{a: a, b: b, cut: make(chan struct{})}
 	ends := [2]*node{a, b}
 	for i := range 2 {
 		w.queue[i] = make(chan []byte, 64)
 		from, to, q := ends[i], ends[1-i], w.queue[i]
 		from.Connected(to.key.ID(), func(ctx context.Context, msg []byte) error {
-			look(from, msg)
 			if len(msg) > 1<<20 {
 				a.t.Errorf("message %d of %d bytes", msg[0], len(msg))
+			}
+			if err := tap(from, msg); err != nil {
+				return err
 			}
 			select {
 			case q <- slices.Clone(msg):

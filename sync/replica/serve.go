@@ -25,6 +25,7 @@ const maxServed = 8
 // served is a state frozen for a peer that walks it. The session's run alone
 // uses it.
 type served struct {
+	n    uint32 // of the walk
 	snap *store.Snapshot
 	tree *merkle.Tree
 	idle *time.Timer
@@ -60,6 +61,7 @@ func (r *Replica) begin(m *manifest.Manifest, heads [][]byte, top merkle.Ref) ([
 func (s *sessions) serve(ctx context.Context, p *session) (again bool, err error) {
 	s.letGo(p)
 	s.mu.Lock()
+	n := p.wanted
 	room := s.serving < maxServed
 	if room {
 		s.serving++
@@ -75,8 +77,8 @@ func (s *sessions) serve(ctx context.Context, p *session) (again bool, err error
 		s.served(nil)
 		return false, err
 	}
-	v.idle, p.served = time.NewTimer(s.idle), v
-	return true, p.transmit(ctx, begin)
+	v.n, v.idle, p.served = n, time.NewTimer(s.idle), v
+	return true, p.transmit(ctx, ofWalk(n, begin))
 }
 
 // letGo ends the walk of a peer over a state of this device, if there is one.
@@ -102,6 +104,12 @@ func (s *sessions) served(p *session) {
 	}
 }
 
+// asked is a question of a peer.
+type asked struct {
+	walk uint32
+	refs []merkle.Ref
+}
+
 // left returns a channel that gets a value once a peer has not gone on with its
 // walk for too long.
 func (p *session) left() <-chan time.Time {
@@ -112,7 +120,7 @@ func (p *session) left() <-chan time.Time {
 }
 
 // asked takes a question for nodes of the state that is frozen for a peer.
-func (r *Replica) asked(p *session, body []byte) error {
+func (r *Replica) asked(p *session, n uint32, body []byte) error {
 	refs, err := decodeAsk(body)
 	if err != nil {
 		return err
@@ -123,28 +131,31 @@ func (r *Replica) asked(p *session, body []byte) error {
 	if len(p.asked) == maxAsks {
 		return fmt.Errorf("%w: asks for more and more", errMessage)
 	}
-	p.asked = append(p.asked, refs)
+	p.asked = append(p.asked, asked{n, refs})
 	p.poke()
 	return nil
 }
 
 // answer sends a peer the nodes that it asked for.
-func (s *sessions) answer(ctx context.Context, p *session, refs []merkle.Ref) error {
+func (s *sessions) answer(ctx context.Context, p *session, q asked) error {
+	mine := p.served != nil && p.served.n == q.walk
 	switch {
-	case len(refs) == 0:
+	case len(q.refs) == 0 && !mine:
+		return nil
+	case len(q.refs) == 0:
 		s.letGo(p)
 		return nil
-	case p.served == nil:
-		return p.transmit(ctx, []byte{msgPieces}) // it has to begin again
+	case !mine:
+		return p.transmit(ctx, ofWalk(q.walk, []byte{msgPieces})) // it has to begin again
 	}
 	p.served.idle.Reset(s.idle)
-	err := p.served.answer(refs, func(msg []byte) error {
+	err := p.served.answer(q.refs, func(msg []byte) error {
 		if s.apart(p) {
 			return errApart
 		}
 		ctx, cancel := context.WithTimeout(ctx, s.idle)
 		defer cancel()
-		return p.transmit(ctx, msg)
+		return p.transmit(ctx, ofWalk(q.walk, msg))
 	})
 	if err != nil {
 		s.letGo(p)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/roamfs/roamfs/peer/device"
 	"github.com/roamfs/roamfs/sync/manifest"
-	"github.com/roamfs/roamfs/sync/merkle"
 	"github.com/roamfs/roamfs/sync/store"
 	"github.com/roamfs/roamfs/sync/tree"
 )
@@ -80,17 +79,19 @@ type session struct {
 	cancel context.CancelFunc
 	kick   chan struct{} // 1: look again what to send
 
-	theirs   tree.Vector    // what the peer knows; nil until it said hello
-	members  [32]byte       // its membership log
-	told     tree.Vector    // what the peer was told that this device knows
-	hello    bool           // a hello is due
-	offered  bool           // the peer was offered the whole state and has not answered
-	wants    bool           // the peer asked for the whole state
-	ask      bool           // ask the peer for its whole state
-	walk     *walk          // over the state of the peer
-	merging  bool           // all of it is here and it is being joined
-	asks     [][]byte       // messages of the walk that are to be sent
-	asked    [][]merkle.Ref // what the peer asks for of the state here
+	theirs   tree.Vector // what the peer knows; nil until it said hello
+	members  [32]byte    // its membership log
+	told     tree.Vector // what the peer was told that this device knows
+	hello    bool        // a hello is due
+	offered  bool        // the peer was offered the whole state and has not answered
+	wants    bool        // the peer asked for the whole state
+	ask      bool        // ask the peer for its whole state
+	walk     *walk       // over the state of the peer
+	number   uint32      // of that walk, or of the last one
+	wanted   uint32      // number of the walk for which the peer wants the state here
+	merging  bool        // all of it is here and it is being joined
+	asks     [][]byte    // messages of the walk that are to be sent
+	asked    []asked     // what the peer asks for of the state here
 	gap      gap
 	apart    bool        // it knows another history of some device: nothing is exchanged
 	accuses  bool        // it said so itself, and does not say so again in this session
@@ -178,7 +179,7 @@ func (s *sessions) dropLocked(p *session) {
 func (p *session) quitLocked(why error) (w *walk) {
 	if w = p.walk; w != nil {
 		w.cancel(why)
-		p.asks = [][]byte{encodeAsk(nil)} // it need not be kept for us
+		p.asks = [][]byte{ofWalk(p.number, encodeAsk(nil))} // it need not be kept for us
 		p.poke()
 	}
 	p.walk, p.merging, p.ask = nil, false, false
@@ -228,6 +229,7 @@ func (s *sessions) ask(p *session, room Room, limit int64) {
 		return
 	}
 	s.at, s.room, s.left, p.ask, p.asks = time.Now(), room, limit, true, nil
+	p.number++
 	p.poke()
 }
 
@@ -290,26 +292,32 @@ func (s *sessions) goesOn(p *session, n int) (*walk, error) {
 }
 
 // begin notes that all of the state of p is here.
-func (s *sessions) begin(p *session) bool {
+func (s *sessions) begin(p *session, w *walk) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.merging = s.joining == p
-	return p.merging
+	if s.joining != p || p.walk != w {
+		return false
+	}
+	p.merging = true
+	return true
 }
 
 // goOn notes that not all of the state of p is here after all.
-func (s *sessions) goOn(p *session) {
+func (s *sessions) goOn(p *session, w *walk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.joining == p {
+	if s.joining == p && p.walk == w {
 		p.merging, s.at = false, time.Now()
 	}
 }
 
 // joined notes that the state of p is joined.
-func (s *sessions) joined(p *session) {
+func (s *sessions) joined(p *session, w *walk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if p.walk != w {
+		return // it was given up at the last moment
+	}
 	p.quitLocked(nil)
 	if s.joining == p {
 		s.giveUpLocked() // and look whether others know still more
@@ -398,7 +406,7 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	greeted := p.theirs != nil
 	var greet, tell, wants, ask bool // the first that is due
 	var fork, question []byte
-	var refs []merkle.Ref
+	var q asked
 	var answer bool
 	shut := r.shut(p.dev)
 	switch {
@@ -421,9 +429,9 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	case len(p.asks) > 0:
 		question, p.asks = p.asks[0], p.asks[1:]
 	case len(p.asked) > 0:
-		answer, refs, p.asked = true, p.asked[0], p.asked[1:]
+		answer, q, p.asked = true, p.asked[0], p.asked[1:]
 	}
-	offered, apart := p.offered, p.apart
+	offered, apart, number := p.offered, p.apart, p.number
 	s.mu.Unlock()
 
 	switch {
@@ -455,11 +463,11 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	case wants:
 		return s.serve(ctx, p) // after an error the peer asks again
 	case ask:
-		return true, p.transmit(ctx, []byte{msgWant})
+		return true, p.transmit(ctx, ofWalk(number, []byte{msgWant}))
 	case question != nil:
 		return true, p.transmit(ctx, question)
 	case answer:
-		return true, s.answer(ctx, p, refs)
+		return true, s.answer(ctx, p, q)
 	case offered:
 		return false, nil // its vector says what to do next
 	}
@@ -620,16 +628,35 @@ func (r *Replica) receive(ctx context.Context, p *session, kind byte, body []byt
 			return err
 		}
 		r.offered(ctx, p, size)
-	case msgWant:
-		s.update(p, func() { p.wants, p.asked = true, nil })
-	case msgAsk:
-		return r.asked(p, body)
-	case msgState, msgPieces:
-		return r.state(p, kind, body)
+	case msgWant, msgAsk, msgState, msgPieces:
+		return r.walked(p, kind, body)
 	default:
 		return fmt.Errorf("%w: kind %d", errMessage, kind)
 	}
 	return nil
+}
+
+// walked takes a message of a walk, over the state here or over that of the peer.
+func (r *Replica) walked(p *session, kind byte, body []byte) error {
+	n, body, err := walkOf(body)
+	if err != nil {
+		return err
+	}
+	s := &r.sessions
+	switch kind {
+	case msgWant:
+		s.update(p, func() { p.wants, p.wanted, p.asked = true, n, nil })
+		return nil
+	case msgAsk:
+		return r.asked(p, n, body)
+	}
+	s.mu.Lock()
+	current := n == p.number
+	s.mu.Unlock()
+	if !current {
+		return nil // it was given up
+	}
+	return r.state(p, kind, body)
 }
 
 // begun takes the first piece of a long delta. What is kept of it in memory is

@@ -77,7 +77,9 @@ func newStage(path string) (*stage, error) {
 
 // rewind drops what is behind the last whole leaf.
 func (s *stage) rewind() error {
-	s.w.Reset(s.file)
+	if err := s.w.Flush(); err != nil { // whole leaves, and what is behind them
+		return fmt.Errorf("stage state: %w", err)
+	}
 	if err := s.file.Truncate(s.size); err != nil {
 		return fmt.Errorf("stage state: %w", err)
 	}

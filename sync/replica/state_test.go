@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -132,8 +133,25 @@ func (l *liar) greet() {
 	}
 }
 
+// send sends a message, one of a walk under the number that the real device wanted
+// last.
 func (l *liar) send(msg []byte) error {
+	if slices.Contains([]byte{msgWant, msgState, msgAsk, msgPieces}, msg[0]) {
+		msg = ofWalk(l.wanted(), msg)
+	}
 	return l.to.Receive(context.Background(), l.key.ID(), msg)
+}
+
+// wanted is the number of the walk that the real device wanted last.
+func (l *liar) wanted() (n uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.got {
+		if m[0] == msgWant {
+			n = binary.BigEndian.Uint32(m[1:])
+		}
+	}
+	return n
 }
 
 // asked tells how often the real device sent a message of a kind.
@@ -161,6 +179,12 @@ func (l *liar) begin(t *testing.T) {
 		}
 		return l.asked(msgWant) > wanted
 	})
+	l.begun(t)
+}
+
+// begun begins the state that is wanted.
+func (l *liar) begun(t *testing.T) {
+	t.Helper()
 	var msg []byte
 	l.state, msg = l.frozen()
 	t.Cleanup(l.state.snap.Release)
@@ -182,7 +206,7 @@ func (l *liar) question() (refs []merkle.Ref) {
 		}
 		if n++; n > l.asks {
 			l.asks = n
-			refs, err := decodeAsk(m[1:])
+			refs, err := decodeAsk(m[5:])
 			if err != nil {
 				l.t.Fatal(err)
 			}

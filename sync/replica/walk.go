@@ -125,7 +125,7 @@ func (w *walk) run(ctx context.Context) {
 	w.err = err
 	switch {
 	case err == nil:
-		r.sessions.joined(w.p)
+		r.sessions.joined(w.p, w)
 		r.log.Info("received the tree", "from", r.name(w.p.dev))
 		r.wake()
 	case !stalled && !errors.Is(err, errRefused):
@@ -186,7 +186,7 @@ func (w *walk) toJoin(ctx context.Context) (aff tree.Affected, err error) {
 		if !errors.Is(err, errOvertaken) {
 			return aff, err
 		}
-		r.sessions.goOn(w.p)
+		r.sessions.goOn(w.p, w)
 	}
 }
 
@@ -224,7 +224,7 @@ func (w *walk) differ(ctx context.Context) error {
 	if err := w.leaves(ctx); err != nil {
 		return err
 	}
-	if !r.sessions.begin(w.p) {
+	if !r.sessions.begin(w.p, w) {
 		return errStale
 	}
 	// The same as if all of it had been received: the root over what is there and
@@ -364,7 +364,11 @@ func (w *walk) record(g *region, rec tree.Record) error {
 
 // ask sends the peer a question.
 func (w *walk) ask(refs []merkle.Ref) {
-	w.r.sessions.update(w.p, func() { w.p.asks = append(w.p.asks, encodeAsk(refs)) })
+	w.r.sessions.update(w.p, func() {
+		if w.p.walk == w {
+			w.p.asks = append(w.p.asks, ofWalk(w.p.number, encodeAsk(refs)))
+		}
+	})
 }
 
 // next returns the next piece that the peer sends, valid until the call after it.
