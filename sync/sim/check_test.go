@@ -163,7 +163,7 @@ func (w *world) overhear(m *machine, msg []byte) {
 		w.claimed(m, c.Vector())
 		w.linked(c)
 	case kindState:
-		b, _ := manifestOf(msg[1:])
+		b, _ := manifestOf(msg[stateAt:])
 		c, err := manifest.Decode(b)
 		check(err)
 		w.claimed(m, c.Vector())

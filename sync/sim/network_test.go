@@ -269,7 +269,7 @@ func (w *world) pass(l *line, i int, msg []byte) (out []byte, spoilt string) {
 		// signed, and what a lie about them leaves is left for good (replica, forks.go).
 		n := len(out)
 		if out[0] == kindState {
-			_, rest := manifestOf(out[1:])
+			_, rest := manifestOf(out[stateAt:])
 			n -= len(rest)
 		}
 		at := w.rng.IntN(n)
@@ -304,6 +304,7 @@ const (
 	kindCommit = 3
 	kindTold   = 4
 	kindState  = 7
+	stateAt    = 1 + 4 // where its manifest begins, behind the number of the walk
 )
 
 // manifestOf splits off a manifest that comes after its length.
