@@ -239,3 +239,4 @@ func TestFrozenStatesAreLetGo(t *testing.T) {
 	}
 	await(t, func() bool { return l.asked(msgState) == 2 })
 }
+
