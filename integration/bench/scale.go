@@ -18,6 +18,18 @@ const filesPerFolder = 10
 // scale measures a hive of many small files: files in a tenth as many folders,
 // written on one device. A second device joins at the end. The files fit into their records, so that what
 // is measured is the tree and not its content.
+//
+// On 2 cores (AMD EPYC) of a virtual machine, 2026-11-24, "make bench-scale SCALE=100000":
+//
+//	database per file                   216 bytes
+//	the mount answers after             0.26 s
+//	names found, cold and warm          15,695 and 67,163 /s
+//	idle memory after a restart         101 MiB, with all inodes known to the kernel
+//	a new device has joined after       5.7 s
+//	processor time of one change        4.6 ms on the author, 4.8 ms on the other
+//
+// With 1,000,000, while other programs had both cores: 150 bytes, 4.9 s (the Merkle
+// spans were built anew then), 6,195 and 36,418 /s, 399 MiB.
 func scale(ctx context.Context, roam, dir string, files int) (r report, err error) {
 	b, end, err := newBench(roam, dir)
 	if err != nil {
