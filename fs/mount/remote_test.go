@@ -423,15 +423,26 @@ func TestReplacedBeforeTheKernelKnows(t *testing.T) {
 			if err := o.Rename(tree.Root, "tmp", tree.Root, "f", false, false); err != nil {
 				t.Fatal(err)
 			}
-			subs := r.subs
-			r.subs = nil // the kernel is told nothing
-			r.pull(t, o)
-			r.subs = subs
+			r.pullQuietly(t, o)
 			if err := use(r.path("f")); err != nil {
 				t.Error(err)
 			}
 		})
 	}
+}
+
+// pullQuietly lets the device know what another did, of which the kernel is told
+// nothing.
+func (r *rig) pullQuietly(t *testing.T, other *device) {
+	t.Helper()
+	r.subMu.Lock()
+	subs := r.subs
+	r.subs = nil
+	r.subMu.Unlock()
+	r.pull(t, other)
+	r.subMu.Lock()
+	r.subs = subs
+	r.subMu.Unlock()
 }
 
 // TestRemovedBeforeTheKernelKnows: there is no such file then.
@@ -444,8 +455,7 @@ func TestRemovedBeforeTheKernelKnows(t *testing.T) {
 	if err := o.Unlink(tree.Root, "f"); err != nil {
 		t.Fatal(err)
 	}
-	r.subs = nil // the kernel is told nothing
-	r.pull(t, o)
+	r.pullQuietly(t, o)
 	if _, err := os.ReadFile(r.path("f")); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
