@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -23,30 +22,9 @@ files as usual.`,
 }
 
 func (p *program) conflicts(ctx context.Context) error {
-	state, err := p.stateDir()
-	if err != nil {
-		return err
-	}
-	c := newClient(state)
-	defer c.close()
-	if p.json {
-		return c.conflicts(ctx, func(x Conflict) error { return p.print(&x) })
-	}
-	out := bufio.NewWriter(p.out)
-	none := true
-	if err := c.conflicts(ctx, func(x Conflict) error {
-		none = false
-		return writeConflict(out, x)
-	}); err != nil {
-		return err
-	}
-	if none {
-		fmt.Fprintln(out, "no conflicts")
-	}
-	if err := out.Flush(); err != nil {
-		return fmt.Errorf("write the result: %w", err)
-	}
-	return nil
+	return p.asking(func(c *client) error {
+		return listAll(p, func(fn func(Conflict) error) error { return c.conflicts(ctx, fn) }, writeConflict, "no conflicts")
+	})
 }
 
 // writeConflict writes c for a person: the name, and a line for each version.

@@ -63,7 +63,7 @@ func TestHourly(t *testing.T) {
 		var running sync.WaitGroup
 		running.Go(func() { _ = s.device(history.ArchiveWaits).run(archive, slog.New(slog.DiscardHandler)) })
 		running.Go(func() { _ = s.device(history.CacheWaits).run(ctx, slog.New(slog.DiscardHandler)) })
-		pass := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
+		pass := func(d time.Duration) { <-time.After(d); synctest.Wait() } // of the virtual clock
 		count := func(when string, want int) {
 			t.Helper()
 			s.mu.Lock()

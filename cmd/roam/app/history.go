@@ -1,9 +1,9 @@
 package app
 
 import (
-	"bufio"
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 )
@@ -35,25 +35,10 @@ that has a name stays for ever.`,
 }
 
 func (p *program) snapshots(ctx context.Context, c *client) error {
-	if p.json {
-		return c.snapshots(ctx, func(s SnapshotInfo) error { return p.print(&s) })
-	}
-	out := bufio.NewWriter(p.out)
-	none := true
-	if err := c.snapshots(ctx, func(s SnapshotInfo) error {
-		none = false
-		_, err := fmt.Fprintf(out, "%s  %-17s  %-16s  %s\n", timeText(s.Time), s.Reason, deviceText(s.Device), s.Name)
+	return listAll(p, func(fn func(SnapshotInfo) error) error { return c.snapshots(ctx, fn) }, func(w io.Writer, s SnapshotInfo) error {
+		_, err := fmt.Fprintf(w, "%s  %-17s  %-16s  %s\n", timeText(s.Time), s.Reason, deviceText(s.Device), s.Name)
 		return err
-	}); err != nil {
-		return err
-	}
-	if none {
-		fmt.Fprintln(out, "no snapshots")
-	}
-	if err := out.Flush(); err != nil {
-		return fmt.Errorf("write the result: %w", err)
-	}
-	return nil
+	}, "no snapshots")
 }
 
 func deviceText(d *DeviceRef) string {
@@ -111,11 +96,7 @@ func (p *program) versions(ctx context.Context, c *client, arg string) error {
 	if err != nil {
 		return err
 	}
-	if p.json {
-		return c.versions(ctx, at, func(v PastVersion) error { return p.print(&v) })
-	}
-	out := bufio.NewWriter(p.out)
-	if err := c.versions(ctx, at, func(v PastVersion) error {
+	return listAll(p, func(fn func(PastVersion) error) error { return c.versions(ctx, at, fn) }, func(w io.Writer, v PastVersion) error {
 		size, from := "-", v.Snapshot
 		if v.Type == "file" {
 			size = humanSize(v.Size)
@@ -123,15 +104,9 @@ func (p *program) versions(ctx context.Context, c *client, arg string) error {
 		if v.Current {
 			from = "now"
 		}
-		_, err := fmt.Fprintf(out, "%s  %10s  %-16s  %s\n", timeText(v.MTime), size, deviceText(v.Device), quotePath(from))
+		_, err := fmt.Fprintf(w, "%s  %10s  %-16s  %s\n", timeText(v.MTime), size, deviceText(v.Device), quotePath(from))
 		return err
-	}); err != nil {
-		return err
-	}
-	if err := out.Flush(); err != nil {
-		return fmt.Errorf("write the result: %w", err)
-	}
-	return nil
+	}, "no versions")
 }
 
 func (p *program) restoreCommand() *cobra.Command {

@@ -70,6 +70,12 @@ func (p *program) join(ctx context.Context, n newDevice, code string, addresses 
 	if err != nil {
 		return err
 	}
+	return p.member(made, dir, `Next: roam mount ~/Roam    to see the files
+`)
+}
+
+// member says that this device has become one, and what to do next.
+func (p *program) member(made *madeObject, dir, next string) error {
 	if p.json {
 		return p.print(made)
 	}
@@ -80,7 +86,6 @@ func (p *program) join(ctx context.Context, n newDevice, code string, addresses 
   hive       %s
   lies in    %s
 
-Next: roam mount ~/Roam    to see the files
-`, made.Device.Name, made.Device.Role, made.Device.ID, made.Hive.ID, dir)
+%s`, made.Device.Name, made.Device.Role, made.Device.ID, made.Hive.ID, dir, next)
 	return nil
 }

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -23,30 +22,9 @@ everything else goes on. mass_change_percent in config.toml says how much is muc
 }
 
 func (p *program) pending(ctx context.Context) error {
-	state, err := p.stateDir()
-	if err != nil {
-		return err
-	}
-	c := newClient(state)
-	defer c.close()
-	if p.json {
-		return c.pending(ctx, func(x Pending) error { return p.print(&x) })
-	}
-	out := bufio.NewWriter(p.out)
-	none := true
-	if err := c.pending(ctx, func(x Pending) error {
-		none = false
-		return writePending(out, x)
-	}); err != nil {
-		return err
-	}
-	if none {
-		fmt.Fprintln(out, "nothing is held back")
-	}
-	if err := out.Flush(); err != nil {
-		return fmt.Errorf("write the result: %w", err)
-	}
-	return nil
+	return p.asking(func(c *client) error {
+		return listAll(p, func(fn func(Pending) error) error { return c.pending(ctx, fn) }, writePending, "nothing is held back")
+	})
 }
 
 // writePending writes x for a person: what the device does, and some files.

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 )
@@ -65,18 +64,7 @@ func (p *program) recover(ctx context.Context, n newDevice, sheet string, addres
 	if err != nil {
 		return err
 	}
-	if p.json {
-		return p.print(made)
-	}
-	fmt.Fprintf(p.out, `This device is now a member of the hive.
-
-  device     %s (%s)
-  device id  %s
-  hive       %s
-  lies in    %s
-
-Next: roam mount ~/Roam                          to see the files
+	return p.member(made, dir, `Next: roam mount ~/Roam                          to see the files
       roam devices revoke NAME --sheet FILE      to remove a device that is lost
-`, made.Device.Name, made.Device.Role, made.Device.ID, made.Hive.ID, dir)
-	return nil
+`)
 }

@@ -240,8 +240,8 @@ func (w *Whereis) date(now time.Time) {
 	}
 }
 
-func (s *server) conflicts(w http.ResponseWriter, r *http.Request) {
-	all, err := s.device.Conflicts(r.Context())
+// sendAll answers with many objects, or err.
+func sendAll[T any](w http.ResponseWriter, all []T, err error) {
 	if err != nil {
 		refuse(w, err)
 		return
@@ -253,6 +253,11 @@ func (s *server) conflicts(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	out.end(nil)
+}
+
+func (s *server) conflicts(w http.ResponseWriter, r *http.Request) {
+	all, err := s.device.Conflicts(r.Context())
+	sendAll(w, all, err)
 }
 
 func (s *server) resolve(w http.ResponseWriter, r *http.Request) {
@@ -274,17 +279,7 @@ func (s *server) resolve(w http.ResponseWriter, r *http.Request) {
 
 func (s *server) pending(w http.ResponseWriter, r *http.Request) {
 	all, err := s.device.Pending(r.Context())
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	out := newStream(w, false)
-	for i := range all {
-		if err := out.send(&all[i]); err != nil {
-			return
-		}
-	}
-	out.end(nil)
+	sendAll(w, all, err)
 }
 
 func (s *server) decide(w http.ResponseWriter, r *http.Request) {

@@ -63,21 +63,6 @@ func (s *server) history(mux *http.ServeMux) {
 	})
 }
 
-// sendAll answers with many objects, or err.
-func sendAll[T any](w http.ResponseWriter, all []T, err error) {
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	out := newStream(w, false)
-	for i := range all {
-		if err := out.send(&all[i]); err != nil {
-			return
-		}
-	}
-	out.end(nil)
-}
-
 func (c *client) snapshots(ctx context.Context, fn func(SnapshotInfo) error) error {
 	return many(ctx, c, http.MethodGet, "/v1/snapshots", nil, fn)
 }

@@ -252,3 +252,26 @@ func list[T any](l []T) []T {
 	}
 	return l
 }
+
+// listAll writes what ask gets from the daemon: JSON, one object per line, or each
+// object as write does for people, and none if there is nothing.
+func listAll[T any](p *program, ask func(func(T) error) error, write func(io.Writer, T) error, none string) error {
+	if p.json {
+		return ask(func(x T) error { return p.print(&x) })
+	}
+	out := bufio.NewWriter(p.out)
+	empty := true
+	if err := ask(func(x T) error {
+		empty = false
+		return write(out, x)
+	}); err != nil {
+		return err
+	}
+	if empty {
+		fmt.Fprintln(out, none)
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("write the result: %w", err)
+	}
+	return nil
+}
