@@ -64,7 +64,7 @@ const (
 // read; the device has to be restarted.
 var ErrBroken = errors.New("the tree could not be read after a change: restart this device")
 
-// Config is what a replica needs. All fields but Reserve, Keep, Now and Log are required.
+// Config is what a replica needs. All fields but Reserve, Keep, Now, Guard and Log are required.
 type Config struct {
 	Store   *store.Store
 	Key     device.Key
@@ -72,6 +72,7 @@ type Config struct {
 	Members *device.Log
 	Spread  [32]byte // keys the shape of the Merkle tree; the same on all devices of a hive
 	Staging string   // file path for a state that is being received
+	Kept    string   // file path for what makes the next Open fast
 	// Reserve finds room on the disk for n bytes of such a state before any of it is
 	// taken. Default: there is always room.
 	Reserve func(ctx context.Context, n int64) (Room, error)
@@ -218,7 +219,11 @@ func (r *Replica) load() error {
 	if err := r.loadHeld(); err != nil {
 		return err
 	}
-	if err := r.loadSpans(); err != nil {
+	kept, err := r.readKept()
+	if err != nil {
+		return err
+	}
+	if err := r.loadSpans(kept); err != nil {
 		return err
 	}
 	if err := r.moveBatch(); err != nil {
@@ -227,7 +232,7 @@ func (r *Replica) load() error {
 	if err := r.loadGuard(); err != nil {
 		return err
 	}
-	if r.view, err = tree.NewView(r.st, tree.Labels(r.label)); err != nil {
+	if err := r.loadView(kept); err != nil {
 		return err
 	}
 	return r.open.load(r.st, tree.Dot{Actor: r.cfg.Actor, Ctr: r.vector[r.cfg.Actor] + 1})
@@ -245,9 +250,10 @@ func (r *Replica) Close() error {
 	if r.broken {
 		return nil
 	}
-	if err := r.saveSpansLocked(); err != nil {
+	if err := r.keepLocked(); err != nil {
 		return fmt.Errorf("close tree: %w", err)
 	}
+	r.broken = true // what is kept must stay true
 	return nil
 }
 

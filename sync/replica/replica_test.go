@@ -109,7 +109,7 @@ func (d *node) open() {
 	}
 	cfg := Config{
 		Store: d.st, Key: d.key, Actor: d.actor, Members: d.log, Spread: [32]byte{1},
-		Staging: filepath.Join(d.dir, "staging"), Keep: d.keep, Guard: d.share,
+		Staging: filepath.Join(d.dir, "staging"), Kept: filepath.Join(d.dir, "kept"), Keep: d.keep, Guard: d.share,
 		Log: slog.New(slog.NewTextHandler(&d.said, nil)),
 		Now: func() time.Time { return time.Now().Add(time.Duration(d.skew.Load())) },
 	}

@@ -1,10 +1,8 @@
 package replica
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/roamfs/roamfs/sync/merkle"
@@ -37,85 +35,6 @@ func (r *Replica) touchSpans(ch tree.Change) {
 	for i := range ch.Drop {
 		r.spans.touched[ch.Drop[i].Key.Ino()] = struct{}{}
 	}
-}
-
-// spansKey names the number (4) of pieces in which the Merkle leaf spans are kept as
-// they were at the last clean close; with a slash and the number of a piece behind it
-// it names that. A million files have 2 MB of spans, more than one transaction takes.
-const (
-	spansKey   = "spans"
-	spansPiece = 8 << 10
-	maxSpans   = 64 << 20 // bytes; more are built anew
-)
-
-func spansPieceKey(i int) string { return fmt.Sprint(spansKey, "/", i) }
-
-func (r *Replica) loadSpans() error {
-	r.spans.touched = map[tree.Ino]struct{}{}
-	b, err := r.keptSpans()
-	if err != nil {
-		return err
-	}
-	if b != nil {
-		if r.spans.tree, err = merkle.Load(r.cfg.Spread, b); err == nil {
-			return nil
-		}
-		r.log.Warn("merkle spans unreadable, building them anew", "err", err)
-	}
-	snap := r.st.Snapshot()
-	defer snap.Release()
-	r.spans.tree, err = merkle.Build(r.cfg.Spread, source{snap})
-	return err
-}
-
-// saveSpansLocked keeps the spans for the next Open.
-func (r *Replica) saveSpansLocked() error {
-	if _, err := r.rootLocked(); err != nil {
-		return err
-	}
-	b, err := r.spans.tree.MarshalBinary()
-	if err != nil {
-		return err
-	}
-	if len(b) > maxSpans {
-		return nil // built anew at the next start
-	}
-	n := 0
-	for piece := range slices.Chunk(b, spansPiece) {
-		if err := r.st.Update(func(tx *store.Tx) error { tx.SetValue(spansPieceKey(n), piece); return nil }); err != nil {
-			return err
-		}
-		n++
-	}
-	return r.st.Update(func(tx *store.Tx) error {
-		tx.SetValue(spansKey, binary.BigEndian.AppendUint32(nil, uint32(n)))
-		return nil
-	})
-}
-
-// keptSpans returns the spans that are kept, or nil. From now on they are stale:
-// only a clean close writes them again.
-func (r *Replica) keptSpans() ([]byte, error) {
-	v, err := r.st.Value(spansKey)
-	if err != nil || len(v) != 4 {
-		return nil, err
-	}
-	n := int(min(binary.BigEndian.Uint32(v), maxSpans/spansPiece))
-	b := []byte{}
-	for i := range n {
-		piece, err := r.st.Value(spansPieceKey(i))
-		if err != nil {
-			return nil, err
-		}
-		b = append(b, piece...)
-	}
-	return b, r.st.Update(func(tx *store.Tx) error {
-		tx.SetValue(spansKey, nil)
-		for i := range n {
-			tx.SetValue(spansPieceKey(i), nil)
-		}
-		return nil
-	})
 }
 
 // prepareRoot reads what the root of the present records is made of, so that

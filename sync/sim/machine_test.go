@@ -117,7 +117,7 @@ func (m *machine) start() {
 	}
 	m.rep, err = replica.Open(replica.Config{
 		Store: m.st, Key: m.key, Actor: m.actor, Members: m.log, Spread: [32]byte{1},
-		Staging: filepath.Join(m.dir, "staging"), Keep: m.keep, Now: m.now,
+		Staging: filepath.Join(m.dir, "staging"), Kept: filepath.Join(m.dir, "kept"), Keep: m.keep, Now: m.now,
 		Log: slog.New(slog.NewTextHandler(&m.said, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

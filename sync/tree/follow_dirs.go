@@ -251,7 +251,14 @@ func (d *delta) load() error {
 	v.arrange()
 	v.displaced.each(func(_ Ino, at Place) { d.places[at] = true })
 	d.places[Place{Root, RecoveredName}] = true
-	if inos, err = gather(v.s.Conflicted); err != nil {
+	return d.loadConflicts()
+}
+
+// loadConflicts is the end of load: what is in conflict, and the names for it.
+func (d *delta) loadConflicts() error {
+	v := d.v
+	inos, err := gather(v.s.Conflicted)
+	if err != nil {
 		return err
 	}
 	for _, ino := range inos {

@@ -207,6 +207,13 @@ func (h *history) step(s int) {
 	}
 }
 
+// loaded returns the view of d made of an image of it.
+func (h *history) loaded(d *device) *View {
+	v, err := LoadView(d.mem, d.view.Image(), Labels(label))
+	must(err)
+	return v
+}
+
 // restore puts an old image of d back. Others may have what it did since, under
 // dots that it does not know to be used: it goes on as another actor.
 func (h *history) restore(d *device) {
@@ -262,6 +269,7 @@ func (h *history) join(d, from *device) {
 func (h *history) followed(d *device, scratch *View, aff Affected) {
 	if scratch != nil {
 		sameMemory(d.view, scratch, "view after following changes")
+		sameMemory(h.loaded(d), scratch, "view loaded after following changes")
 	}
 	if d.view.shows(Recovered) {
 		violate("I4: something has lost its directory")
@@ -310,6 +318,7 @@ func (h *history) finish() {
 		sameShown(d.shown, list, "I3: listings differ")
 		if h.check {
 			sameMemory(d.view, list.view, "view after all joins")
+			sameMemory(h.loaded(d), list.view, "view loaded after all joins")
 		}
 		if !same(d.mem, want) {
 			violate("I1: joins one after the other differ")

@@ -41,6 +41,14 @@ type virtual struct {
 // NewView reads from s what the view keeps in memory: every directory, every
 // inode in conflict, and the children of skeletons.
 func NewView(s State, opts ...Option) (*View, error) {
+	v := emptyView(s, opts)
+	if err := newDelta(v).load(); err != nil {
+		return nil, fmt.Errorf("load tree: %w", err)
+	}
+	return v, nil
+}
+
+func emptyView(s State, opts []Option) *View {
 	v := &View{
 		s:         s,
 		dirs:      newLayer[Ino, dirNode](nil),
@@ -52,11 +60,7 @@ func NewView(s State, opts ...Option) (*View, error) {
 	for _, o := range opts {
 		o(v)
 	}
-	d := newDelta(v)
-	if err := d.load(); err != nil {
-		return nil, fmt.Errorf("load tree: %w", err)
-	}
-	return v, nil
+	return v
 }
 
 // fork returns a view of s that starts as v and leaves v as it is.

@@ -90,7 +90,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	}
 	if d.replica, err = replica.Open(replica.Config{
 		Store: d.store, Key: d.id.key, Actor: d.id.actor, Members: d.id.members,
-		Spread: d.keys.Derive("merkle"), Staging: s.path(stagingName),
+		Spread: d.keys.Derive("merkle"), Staging: s.path(stagingName), Kept: s.path(keptName),
 		Reserve: d.stagingRoom,
 		Guard:   cfg.MassChange,
 		Keep:    commitsKept(limit), Log: log,
@@ -261,11 +261,11 @@ func (d *live) Close() error {
 	if d.host != nil {
 		closing("network", d.host.Close())
 	}
+	if d.replica != nil {
+		closing("tree", d.replica.Close()) // it may need room
+	}
 	if d.cache != nil {
 		closing("blocks", d.cache.Close())
-	}
-	if d.replica != nil {
-		closing("tree", d.replica.Close())
 	}
 	if d.store != nil {
 		closing("database", d.store.Close())

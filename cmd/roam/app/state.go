@@ -32,6 +32,7 @@ const (
 	logName        = "log"
 	oldLogName     = "log.old"
 	stagingName    = "staging" // a tree that is being received
+	keptName       = "kept"    // what makes the next start fast
 	unfinishedName = "unfinished"
 
 	incarnationName = "incarnation"
