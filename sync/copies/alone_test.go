@@ -1,6 +1,7 @@
 package copies
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -309,7 +310,7 @@ func (m *model) step() {
 			m.k.LostAll() // a block that nobody else has cannot come here; be told all the same
 		}
 	case 8:
-		m.k.look(true)
+		m.k.look(m.t.Context(), true)
 	default:
 		m.k.LostAll()
 		settle(m.k)
@@ -334,13 +335,33 @@ func TestAccountMatchesModel(t *testing.T) {
 	for seed := range uint64(200) {
 		w := newWorld(t)
 		m := &model{world: w, k: w.keeper(false), rnd: rand.New(rand.NewPCG(seed, 1))}
+		if seed%2 == 0 {
+			m.k.alone.many = 2
+		}
 		for range 6 {
 			m.pool = append(m.pool, w.make(1+m.rnd.IntN(3)))
 		}
-		m.k.look(true)
+		m.k.look(t.Context(), true)
 		for step := range 80 {
 			m.at = fmt.Sprintf("seed %d, step %d", seed, step)
 			m.step()
 		}
+	}
+}
+
+// TestLookEndsWhenTold: a look at the whole tree that is cut short is made up for.
+func TestLookEndsWhenTold(t *testing.T) {
+	w := newWorld(t)
+	k := w.keeper(false)
+	w.set(tree.Ino{1}, w.make(1))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	k.look(ctx, true)
+	if k.Settled() {
+		t.Error("all is said to have been looked at")
+	}
+	k.look(t.Context(), true)
+	if n, _ := k.Waiting(); n != 1 || !k.Settled() {
+		t.Errorf("%d files wait, settled %v; want 1", n, k.Settled())
 	}
 }

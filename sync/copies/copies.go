@@ -29,8 +29,9 @@ import (
 // Tree is the replicated tree, as far as it is needed here.
 type Tree interface {
 	// Contents calls fn with every content that current versions refer to,
-	// conflict copies too, inode by inode, and the commit that it came with.
-	Contents(fn func(ino tree.Ino, c tree.Content, d tree.Dot) error) error
+	// conflict copies too, inode by inode, and the commit that it came with. shown
+	// tells whether the inode is shown, until fn returns.
+	Contents(fn func(ino tree.Ino, c tree.Content, d tree.Dot, shown func() bool) error) error
 	// ContentsOf is Contents for one inode.
 	ContentsOf(ino tree.Ino, fn func(c tree.Content, d tree.Dot) error) error
 	// Spare calls fn with every content that the tree has lost and that may be

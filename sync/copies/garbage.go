@@ -94,7 +94,7 @@ func (k *Keeper) Garbage(ids []block.ID, extra func(func(block.ID))) ([]block.ID
 	if err := spare(); err != nil {
 		return nil, err
 	}
-	err := k.cfg.Tree.Contents(func(ino tree.Ino, c tree.Content, _ tree.Dot) error { return look(ino, c) })
+	err := k.cfg.Tree.Contents(func(ino tree.Ino, c tree.Content, _ tree.Dot, _ func() bool) error { return look(ino, c) })
 	extra(needed)
 	if err == nil {
 		err = spare() // something may have been lost meanwhile

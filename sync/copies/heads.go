@@ -77,7 +77,7 @@ func (k *Keeper) Informed() ([]device.ID, error) {
 	all, inos := h.take()
 	var err error
 	if all {
-		err = k.cfg.Tree.Contents(func(_ tree.Ino, _ tree.Content, d tree.Dot) error { see(d); return nil })
+		err = k.cfg.Tree.Contents(func(_ tree.Ino, _ tree.Content, d tree.Dot, _ func() bool) error { see(d); return nil })
 	}
 	for ino := range inos {
 		if err == nil {

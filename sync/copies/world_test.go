@@ -80,13 +80,13 @@ func (w *world) Spare(fn func(tree.Content) error) error {
 	return nil
 }
 
-func (w *world) Contents(fn func(tree.Ino, tree.Content, tree.Dot) error) error {
+func (w *world) Contents(fn func(tree.Ino, tree.Content, tree.Dot, func() bool) error) error {
 	w.mu.Lock()
 	all, scanning := maps.Clone(w.files), w.scanning
 	w.mu.Unlock()
 	for _, ino := range slices.SortedFunc(maps.Keys(all), tree.Ino.Compare) {
 		for _, c := range all[ino] {
-			if err := fn(ino, c.Content, c.dot); err != nil {
+			if err := fn(ino, c.Content, c.dot, func() bool { _, err := w.Node(ino); return err == nil }); err != nil {
 				return err
 			}
 		}
@@ -323,7 +323,7 @@ func (w *world) missing(c content) (n int) {
 // is left alone.
 func settle(k *Keeper) {
 	for again := true; again; {
-		k.look(true)
+		k.look(context.Background(), true)
 		again = false
 		for ino, ok := k.learn.take(); ok; ino, ok = k.learn.take() {
 			again = true
@@ -348,7 +348,7 @@ type failing struct {
 	err error
 }
 
-func (f *failing) Contents(fn func(tree.Ino, tree.Content, tree.Dot) error) error {
+func (f *failing) Contents(fn func(tree.Ino, tree.Content, tree.Dot, func() bool) error) error {
 	if f.err != nil {
 		return f.err
 	}

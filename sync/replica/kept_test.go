@@ -111,4 +111,3 @@ func FuzzKept(f *testing.F) {
 		}
 	})
 }
-

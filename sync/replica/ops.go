@@ -361,16 +361,13 @@ func (r *Replica) loadLocals() error {
 // Contents calls fn with every content of the tree, inode by inode, and the
 // commit that it came with: the content that current versions refer to, that of conflict
 // copies, and the snaps in link records, which stand in for content that a
-// concurrent delete removed.
-func (r *Replica) Contents(fn func(ino tree.Ino, c tree.Content, d tree.Dot) error) error {
+// concurrent delete removed. shown tells whether the inode is shown.
+func (r *Replica) Contents(fn func(ino tree.Ino, c tree.Content, d tree.Dot, shown func() bool) error) error {
 	snap := r.st.Snapshot()
 	defer snap.Release()
-	return snap.Scan(nil, nil, func(rec tree.Record) error {
-		c, err := contentOf(&rec)
-		if err != nil || c == nil {
-			return err
-		}
-		return fn(rec.Key.Ino(), *c, rec.Dot)
+	return snap.Inodes(func(ino tree.Ino, recs []tree.Record) error {
+		shown := func() bool { return tree.Shown(ino, recs) }
+		return contents(recs, func(c tree.Content, d tree.Dot) error { return fn(ino, c, d, shown) })
 	})
 }
 
@@ -380,6 +377,11 @@ func (r *Replica) ContentsOf(ino tree.Ino, fn func(c tree.Content, d tree.Dot) e
 	if err != nil {
 		return err
 	}
+	return contents(recs, fn)
+}
+
+// contents calls fn with the contents in records.
+func contents(recs []tree.Record, fn func(c tree.Content, d tree.Dot) error) error {
 	for i := range recs {
 		c, err := contentOf(&recs[i])
 		if err != nil {

@@ -270,17 +270,33 @@ func (n *Snapshot) Release() { n.txn.Discard() }
 // Scan calls fn for every record whose key k has from <= k < to, inode by inode
 // and in (key, dot) order within one; a nil bound is open.
 func (n *Snapshot) Scan(from, to []byte, fn func(tree.Record) error) error {
-	var group []tree.Record
-	var current tree.Ino
-	flush := func() error {
-		tree.SortRecords(group)
-		for _, r := range group {
+	return n.inodes(from, to, func(_ tree.Ino, recs []tree.Record) error {
+		for _, r := range recs {
 			if err := fn(r); err != nil {
 				return err
 			}
 		}
-		group = group[:0]
 		return nil
+	})
+}
+
+// Inodes calls fn with all records of each inode, in (key, dot) order. They are its
+// own only until it returns.
+func (n *Snapshot) Inodes(fn func(tree.Ino, []tree.Record) error) error {
+	return n.inodes(nil, nil, fn)
+}
+
+func (n *Snapshot) inodes(from, to []byte, fn func(tree.Ino, []tree.Record) error) error {
+	var group []tree.Record
+	var current tree.Ino
+	flush := func() error {
+		if len(group) == 0 {
+			return nil
+		}
+		tree.SortRecords(group)
+		err := fn(current, group)
+		group = group[:0]
+		return err
 	}
 	o := badger.DefaultIteratorOptions
 	o.Prefix = []byte{'r'}
@@ -295,12 +311,10 @@ func (n *Snapshot) Scan(from, to []byte, fn func(tree.Record) error) error {
 		if to != nil && bytes.Compare([]byte(r.Key), to) >= 0 {
 			break
 		}
-		if ino := r.Key.Ino(); len(group) > 0 && ino != current {
+		if ino := r.Key.Ino(); ino != current {
 			if err := flush(); err != nil {
 				return err
 			}
-			current = ino
-		} else {
 			current = ino
 		}
 		group = append(group, r)

@@ -43,6 +43,10 @@ func (v *version) dot() Dot { return v.dots[0] }
 // visible reports whether a file has a name and something to show under it.
 func (n *inode) visible() bool { return n.content != nil && len(n.own) > 0 }
 
+// Shown reports whether an inode that has these records is a file that is shown: it
+// has a name and content. They are in [KeyDot.Compare] order.
+func Shown(ino Ino, records []Record) bool { return sortOut(ino, records).visible() }
+
 // copyIno names the copy that shows version v.
 func (n *inode) copyIno(v *version) Ino {
 	if v.snap {

@@ -120,7 +120,7 @@ func (d *live) risk(ctx context.Context, m device.Member) (r risk, err error) {
 		return r, nil
 	}
 	seen := map[tree.Ino]bool{}
-	err = d.replica.Contents(func(ino tree.Ino, c tree.Content, _ tree.Dot) error {
+	err = d.replica.Contents(func(ino tree.Ino, c tree.Content, _ tree.Dot, _ func() bool) error {
 		if c.Ref.ID.IsZero() || seen[ino] {
 			return ctx.Err() // travels with the tree
 		}
