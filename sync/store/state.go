@@ -14,6 +14,7 @@ import (
 var (
 	_ tree.State    = (*Store)(nil)
 	_ tree.Surveyor = (*Store)(nil)
+	_ tree.Gatherer = (*Store)(nil)
 )
 
 const dotLen = 16
@@ -92,25 +93,72 @@ func (s *Store) readRecords(ino tree.Ino) ([]tree.Record, error) {
 	return out, err
 }
 
+// Gather implements [tree.Gatherer]. What lies in one directory was mostly born there
+// and so lies together: that a directory of ten files is read in one go instead of
+// eleven takes a third of the time.
+func (s *Store) Gather(inos []tree.Ino, fn func(tree.Ino, []tree.Record)) error {
+	if len(inos) == 0 {
+		return nil
+	}
+	inos = slices.Clone(inos)
+	slices.SortFunc(inos, tree.Ino.Compare)
+	first, last := inos[0], inos[len(inos)-1]
+	common := 0
+	for common < len(first) && first[common] == last[common] {
+		common++
+	}
+	return s.view(func(txn *badger.Txn) error {
+		o := badger.DefaultIteratorOptions
+		o.Prefix = append([]byte{'r'}, first[:common]...)
+		o.PrefetchValues = false
+		it := txn.NewIterator(o)
+		defer it.Close()
+		key := make([]byte, 1+len(first))
+		key[0] = 'r'
+		for i, ino := range inos {
+			copy(key[1:], ino[:])
+			if i == 0 || it.Valid() && bytes.Compare(it.Item().Key(), key) < 0 {
+				it.Seek(key)
+			}
+			recs, err := recordsAt(it, key)
+			if err != nil {
+				return err
+			}
+			fn(ino, recs)
+		}
+		return nil
+	})
+}
+
 // records returns the records under prefix (with its table byte) in (key, dot) order.
 func records(txn *badger.Txn, prefix []byte) ([]tree.Record, error) {
+	o := badger.DefaultIteratorOptions
+	o.Prefix = prefix
+	o.PrefetchValues = false // values are small and lie beside their keys
+	it := txn.NewIterator(o)
+	defer it.Close()
+	it.Seek(prefix)
+	return recordsAt(it, prefix)
+}
+
+// recordsAt is records from where the iterator is, which it leaves behind them.
+func recordsAt(it *badger.Iterator, prefix []byte) ([]tree.Record, error) {
 	var out []tree.Record
 	sorted := true
-	err := scan(txn, prefix, func(item *badger.Item) error {
-		r, err := recordOf(item)
+	for ; it.ValidForPrefix(prefix); it.Next() {
+		r, err := recordOf(it.Item())
 		if err != nil {
-			return err
+			return out, err
 		}
 		if n := len(out); n > 0 && out[n-1].ID().Compare(r.ID()) > 0 {
 			sorted = false // keys of different lengths: the dot of one runs into the name of the other
 		}
 		out = append(out, r)
-		return nil
-	})
+	}
 	if !sorted {
 		tree.SortRecords(out)
 	}
-	return out, err
+	return out, nil
 }
 
 func recordOf(item *badger.Item) (tree.Record, error) {

@@ -144,6 +144,19 @@ func matchModel(t *testing.T, rnd *rand.Rand) {
 				}
 			}
 		}
+		asked := slices.Clone(inos)
+		rnd.Shuffle(len(asked), func(i, j int) { asked[i], asked[j] = asked[j], asked[i] })
+		asked = asked[:rnd.IntN(len(asked)+1)]
+		gathered := map[tree.Ino][]tree.Record{}
+		if err := s.Gather(asked, func(ino tree.Ino, recs []tree.Record) { gathered[ino] = recs }); err != nil {
+			t.Fatal(err)
+		}
+		if len(gathered) != len(asked) {
+			t.Fatalf("%d inodes gathered, asked for %d", len(gathered), len(asked))
+		}
+		for ino, recs := range gathered {
+			compare(t, "gathered records", func(tree.Ino) ([]tree.Record, error) { return recs, nil }, model.Records, ino, sameRecord)
+		}
 		each := func(fn func(func(tree.Ino) error) error) func(tree.Ino) ([]tree.Ino, error) {
 			return func(tree.Ino) (out []tree.Ino, err error) {
 				err = fn(func(i tree.Ino) error { out = append(out, i); return nil })

@@ -275,3 +275,12 @@ func (c *cached) get(ino Ino) (*inode, error) {
 	}
 	return n, nil
 }
+
+// gather reads many inodes that get is going to be asked for, as far as c keeps them.
+func (c *cached) gather(inos []Ino) error {
+	g, ok := c.s.(Gatherer)
+	if !ok || c.m == nil || c.most > 0 && len(c.m)+len(inos) > c.most {
+		return nil
+	}
+	return g.Gather(inos, func(ino Ino, rs []Record) { c.m[ino] = sortOut(ino, rs) })
+}

@@ -29,6 +29,12 @@ type Surveyor interface {
 	Survey(fn func(parent Ino, names []string) error) error
 }
 
+// Gatherer is a [State] that reads many inodes faster than one by one.
+type Gatherer interface {
+	// Gather calls fn with what Records returns for each of inos, in any order.
+	Gather(inos []Ino, fn func(Ino, []Record)) error
+}
+
 // Change is a step from one state to the next. A Put replaces the record with
 // the same key and dot; a Drop of an absent record is nothing. No record is in
 // both.

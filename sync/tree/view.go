@@ -178,6 +178,9 @@ func (v *View) each(c *cached, dir Ino, fn func(*inode, Place) error) error {
 		if err != nil {
 			return fmt.Errorf("children of %v: %w", p, err)
 		}
+		if err := c.gather(inos); err != nil {
+			return fmt.Errorf("children of %v: %w", p, err)
+		}
 		for _, ino := range inos {
 			if v.dirs.has(ino) {
 				if at, _ := v.placeOf(ino); at.Parent != dir || v.displaced.has(ino) || !v.shows(ino) {
