@@ -84,6 +84,13 @@ func (q *queue) affected(a tree.Affected) {
 	if q.closed {
 		return
 	}
+	if a.All {
+		q.inodes, q.all = map[tree.Ino]bool{}, true
+		for _, ino := range q.m.directories() {
+			q.dirs[ino] = &dirNames{all: true}
+		}
+		q.total = 0
+	}
 	for _, p := range a.Entries {
 		q.m.times.touch(p.Parent)
 		q.nameLocked(p)
@@ -294,6 +301,19 @@ func (m *Mount) everything() map[tree.Ino]bool {
 	all := map[tree.Ino]bool{}
 	for ino := range m.nodes {
 		all[ino] = true
+	}
+	return all
+}
+
+// directories returns all directories that the kernel knows.
+func (m *Mount) directories() []tree.Ino {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := []tree.Ino{tree.Root}
+	for ino, p := range m.nodes {
+		if n := p.Value(); n != nil && n.kind == tree.Dir {
+			all = append(all, ino)
+		}
 	}
 	return all
 }

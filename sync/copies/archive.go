@@ -155,6 +155,13 @@ func (k *Keeper) Adopted(inos []tree.Ino) {
 	k.alone.touch(inos...)
 }
 
+// AdoptedAll tells the keeper that other devices may have changed every inode.
+func (k *Keeper) AdoptedAll() {
+	k.watch.noteAll()
+	k.heads.again()
+	k.alone.again()
+}
+
 // Wrote tells the keeper that this device has committed content to an inode.
 func (k *Keeper) Wrote(ino tree.Ino) {
 	k.watch.note(ino)

@@ -14,7 +14,10 @@ type watch struct {
 	of map[*watching]struct{}
 }
 
-type watching struct{ inos map[tree.Ino]struct{} }
+type watching struct {
+	inos map[tree.Ino]struct{}
+	all  bool
+}
 
 func (w *watch) note(inos ...tree.Ino) {
 	w.mu.Lock()
@@ -26,19 +29,27 @@ func (w *watch) note(inos ...tree.Ino) {
 	}
 }
 
+func (w *watch) noteAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for x := range w.of {
+		x.all = true
+	}
+}
+
 func (w *watch) begin() *watching {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	x := &watching{map[tree.Ino]struct{}{}}
+	x := &watching{inos: map[tree.Ino]struct{}{}}
 	w.of[x] = struct{}{}
 	return x
 }
 
-func (w *watch) end(x *watching) map[tree.Ino]struct{} {
+func (w *watch) end(x *watching) (inos map[tree.Ino]struct{}, all bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.of, x)
-	return x.inos
+	return x.inos, x.all
 }
 
 // errEnough ends a look at the tree that has nothing to find any more.
@@ -99,7 +110,11 @@ func (k *Keeper) Garbage(ids []block.ID, extra func(func(block.ID))) ([]block.ID
 	if err == nil {
 		err = spare() // something may have been lost meanwhile
 	}
-	for ino := range k.watch.end(x) {
+	changed, all := k.watch.end(x)
+	if all {
+		return nil, err // not a moment to tell
+	}
+	for ino := range changed {
 		if err == nil {
 			err = k.cfg.Tree.ContentsOf(ino, func(c tree.Content, _ tree.Dot) error { return look(ino, c) })
 		}

@@ -56,7 +56,8 @@ func (h *heads) take() (all bool, inos map[tree.Ino]struct{}) {
 	return all, inos
 }
 
-func (h *heads) fail() {
+// again has the whole tree looked at.
+func (h *heads) again() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.due = true
@@ -94,7 +95,7 @@ func (k *Keeper) Informed() ([]device.ID, error) {
 		}
 	}
 	if err != nil {
-		h.fail()
+		h.again()
 		return nil, err
 	}
 	return k.cfg.Tree.Knowing(slices.Collect(maps.Values(h.of))...), nil

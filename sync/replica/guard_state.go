@@ -106,14 +106,12 @@ func (r *Replica) judgeStateLocked(in *incoming, mine tree.Vector) error {
 	}
 	var d manifest.Delta
 	drops := 0
-	for _, dirs := range []bool{true, false} {
-		if err := r.mergeLocked(in, mine, dirs, func(put []tree.Record, drop []tree.KeyDot) error {
-			d.Put, d.Drop = append(d.Put, put...), append(d.Drop, drop...)
-			drops += len(drop)
-			return nil
-		}); err != nil {
-			return err
-		}
+	if err := r.mergeLocked(in, mine, func(bool) bool { return true }, func(put []tree.Record, drop []tree.KeyDot) error {
+		d.Put, d.Drop = append(d.Put, put...), append(d.Drop, drop...)
+		drops += len(drop)
+		return nil
+	}); err != nil {
+		return err
 	}
 	if drops <= guard.Floor {
 		return nil

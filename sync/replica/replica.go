@@ -335,7 +335,7 @@ func (r *Replica) Subscribe(fn func(tree.Affected)) (cancel func()) {
 }
 
 func (r *Replica) tell(a tree.Affected) {
-	if len(a.Entries) == 0 && len(a.Inodes) == 0 {
+	if len(a.Entries) == 0 && len(a.Inodes) == 0 && !a.All {
 		return
 	}
 	r.telling.Lock()

@@ -208,10 +208,11 @@ type incoming struct {
 
 	limit     int64 // bytes that are taken for it
 	stage     *stage
-	regions   []region // ascending, apart from each other
-	plan      int64    // where the plan begins in the staging file
-	keep      bool     // it is being joined: the file is needed until that is done
-	overtaken bool     // see errOvertaken; guarded by Replica.mu
+	regions   []region     // ascending, apart from each other
+	own       *merkle.Tree // over all records of the state, if the walk that got it is of this run
+	plan      int64        // where the plan begins in the staging file
+	keep      bool         // it is being joined: the file is needed until that is done
+	overtaken bool         // see errOvertaken; guarded by Replica.mu
 }
 
 // announced checks the begin of a state that came from the device from, and returns
@@ -382,6 +383,27 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 			r.broken = true
 		}
 	}()
+	empty, err := r.view.Untouched()
+	if err != nil {
+		return aff, err
+	}
+	if empty {
+		err = r.fillLocked(in, mine)
+		aff.All = true
+	} else {
+		aff, err = r.followStateLocked(in, mine)
+	}
+	if err != nil {
+		return aff, err
+	}
+	in.keep = false
+	back, err := r.joinedStateLocked(in.m.Device)
+	aff.Entries, aff.Inodes = append(aff.Entries, back.Entries...), append(aff.Inodes, back.Inodes...)
+	return aff, err
+}
+
+// followStateLocked makes the join part by part, and the view follows.
+func (r *Replica) followStateLocked(in *incoming, mine tree.Vector) (aff tree.Affected, err error) {
 	ch := tree.Change{}
 	flush := func(also func(*store.Tx) error) error {
 		a, err := r.changeLocked(ch, also)
@@ -390,25 +412,49 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 		ch = tree.Change{}
 		return err
 	}
-	// Directories first: records come in an order that has nothing to do with the
-	// tree, and as long as the view does not know the directory of a file it looks
-	// for every name in each of those that it does not know.
-	for _, dirs := range []bool{true, false} {
-		if err := r.mergeLocked(in, mine, dirs, func(put []tree.Record, drop []tree.KeyDot) error {
-			ch.Put, ch.Drop = append(ch.Put, put...), append(ch.Drop, drop...)
-			if len(ch.Put)+len(ch.Drop) >= joinStep {
-				if err := flush(nil); err != nil {
-					return err
-				}
-				if r.between != nil {
-					r.between()
-				}
-			}
+	add := func(put []tree.Record, drop []tree.KeyDot) error {
+		ch.Put, ch.Drop = append(ch.Put, put...), append(ch.Drop, drop...)
+		if len(ch.Put)+len(ch.Drop) < joinStep {
 			return nil
-		}); err != nil {
+		}
+		err := flush(nil)
+		if r.between != nil {
+			r.between()
+		}
+		return err
+	}
+	// Directories first, each after the one that it is in: records come in an order that
+	// has nothing to do with the tree, and as long as the view does not know the directory
+	// of something it looks for every name in each of those that it does not know.
+	var dirs []joinedKey
+	if err := r.mergeLocked(in, mine, func(dir bool) bool { return dir }, func(put []tree.Record, drop []tree.KeyDot) error {
+		dirs = append(dirs, joinedKey{put, drop})
+		return nil
+	}); err != nil {
+		return aff, err
+	}
+	for _, d := range downwards(dirs) {
+		if err := add(d.put, d.drop); err != nil {
 			return aff, err
 		}
 	}
+	if err := r.mergeLocked(in, mine, func(dir bool) bool { return !dir }, add); err != nil {
+		return aff, err
+	}
+	also, done, err := r.joinedLocked(in)
+	if err != nil {
+		return aff, err
+	}
+	if err := flush(also); err != nil {
+		return aff, err
+	}
+	done()
+	return aff, nil
+}
+
+// joinedLocked returns what the last transaction of a join writes, and what is to be
+// done after it.
+func (r *Replica) joinedLocked(in *incoming) (also func(*store.Tx) error, done func(), err error) {
 	vector := r.vector.Clone()
 	vector.Merge(in.vector)
 	news := map[tree.Actor]head{}
@@ -416,12 +462,12 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 		if in.vector[a] > r.vector[a] {
 			m, err := manifest.Decode(b)
 			if err != nil {
-				return aff, err
+				return nil, nil, err
 			}
 			news[a] = head{m.Seq, m.Ctr, m.Hash()}
 		}
 	}
-	err = flush(func(tx *store.Tx) error {
+	also = func(tx *store.Tx) error {
 		for a, h := range news {
 			tx.SetHead(a, in.heads[a])
 			keepHash(tx, tree.Dot{Actor: a, Ctr: h.ctr}, h.hash)
@@ -429,16 +475,11 @@ func (r *Replica) join(in *incoming) (aff tree.Affected, err error) {
 		tx.SetValue("vector", vector.Append(nil))
 		tx.SetValue(joiningKey, nil)
 		return nil
-	})
-	if err != nil {
-		return aff, err
 	}
-	in.keep = false
-	maps.Copy(r.heads, news)
-	r.vector = vector
-	back, err := r.joinedStateLocked(in.m.Device)
-	aff.Entries, aff.Inodes = append(aff.Entries, back.Entries...), append(aff.Inodes, back.Inodes...)
-	return aff, err
+	return also, func() {
+		maps.Copy(r.heads, news)
+		r.vector = vector
+	}, nil
 }
 
 // joinableLocked returns an error if a received state must not be joined.
@@ -458,9 +499,9 @@ func (r *Replica) joinableLocked(in *incoming) error {
 const joinStep = 4096
 
 // mergeLocked walks the local and the received records of all regions side by side,
-// key by key, and gives emit what the join changes locally: where directories are if
-// dirs is set, else all the rest.
-func (r *Replica) mergeLocked(in *incoming, mine tree.Vector, dirs bool, emit func([]tree.Record, []tree.KeyDot) error) error {
+// key by key, and gives emit what the join changes locally, as far as it is wanted: a
+// key that says where a directory is, or another one.
+func (r *Replica) mergeLocked(in *incoming, mine tree.Vector, wanted func(dir bool) bool, emit func([]tree.Record, []tree.KeyDot) error) error {
 	snap := r.st.Snapshot()
 	defer snap.Release()
 	local := newGroups(func(fn func(tree.Record) error) error { return in.local(snap, fn) })
@@ -477,7 +518,7 @@ func (r *Replica) mergeLocked(in *incoming, mine tree.Vector, dirs bool, emit fu
 		default:
 			l, m = local.take(), remote.take()
 		}
-		if (slices.ContainsFunc(l, placesDir) || slices.ContainsFunc(m, placesDir)) != dirs {
+		if !wanted(slices.ContainsFunc(l, placesDir) || slices.ContainsFunc(m, placesDir)) {
 			continue
 		}
 		put, drop, alarm := tree.JoinKey(l, m, mine, in.vector)

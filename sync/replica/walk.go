@@ -236,6 +236,7 @@ func (w *walk) differ(ctx context.Context) error {
 	if root != w.in.m.Root {
 		return errUnsound
 	}
+	w.in.own = w.own
 	return nil
 }
 

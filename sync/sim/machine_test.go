@@ -158,6 +158,7 @@ func (m *machine) tell(a tree.Affected) {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
 	m.stale = true
+	m.affected.All = m.affected.All || a.All
 	m.affected.Entries = append(m.affected.Entries, a.Entries...)
 	m.affected.Inodes = append(m.affected.Inodes, a.Inodes...)
 }

@@ -35,6 +35,7 @@ type Node struct {
 
 // Affected is what may be shown differently after a change, for whoever caches it.
 type Affected struct {
+	All     bool    // everything may differ, also what is not listed
 	Entries []Place // names whose target may differ now, sorted
 	Inodes  []Ino   // inodes whose content or attributes may differ, sorted
 }

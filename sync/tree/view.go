@@ -271,6 +271,16 @@ func (v *View) countFiles(c *cached, dir Ino, limit int32) (count int32, err err
 	return count, nil
 }
 
+// Untouched reports whether the view is that of a tree in which nothing was ever made,
+// as far as it can tell.
+func (v *View) Untouched() (bool, error) {
+	if v.dirs.len() > 2 { // the root and Recovered
+		return false, nil
+	}
+	es, err := v.List(Root)
+	return len(es) == 0, err
+}
+
 // Path returns "/" or "/a/b", the primary name of ino, or fs.ErrNotExist.
 func (v *View) Path(ino Ino) (string, error) {
 	if ino == Root {

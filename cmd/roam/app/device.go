@@ -138,7 +138,12 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	if err := d.remember(); err != nil {
 		return d, err
 	}
-	d.replica.Subscribe(func(a tree.Affected) { d.keeper.Adopted(a.Inodes) })
+	d.replica.Subscribe(func(a tree.Affected) {
+		if a.All {
+			d.keeper.AdoptedAll()
+		}
+		d.keeper.Adopted(a.Inodes)
+	})
 	d.replica.SubscribeMembers(d.membersChanged)
 	d.replica.SubscribeWrites(d.keeper.Wrote)
 	d.replica.SubscribeWords(d.keeper.HeardCommits)
