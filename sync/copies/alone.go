@@ -36,49 +36,6 @@ type alone struct {
 	lost map[block.ID]struct{}
 }
 
-// account is inodes that may be here only.
-type account struct {
-	in     map[tree.Ino]suspect    // without pointers, since it may have a million entries
-	listed map[tree.Ino][]block.ID // the lists of those files that have some
-	lists  map[block.ID]int        // all lists, how often
-}
-
-// suspect is what is known of one of them.
-type suspect struct {
-	bytes int64  // that are here only; -1 if it was not looked at yet
-	gen   uint64 // tells whether it was written again while it was looked at
-	// blocks says that some of it is blocks, so that it does not help if others know of
-	// the file.
-	blocks bool
-}
-
-func newAccount() account {
-	return account{map[tree.Ino]suspect{}, map[tree.Ino][]block.ID{}, map[block.ID]int{}}
-}
-
-// set enters what is known of an inode, as of gen.
-func (a *account) set(ino tree.Ino, gen uint64, o only) {
-	a.drop(ino)
-	a.in[ino] = suspect{o.bytes, gen, o.blocks}
-	if len(o.lists) == 0 {
-		return
-	}
-	a.listed[ino] = o.lists
-	for _, id := range o.lists {
-		a.lists[id]++
-	}
-}
-
-func (a *account) drop(ino tree.Ino) {
-	for _, id := range a.listed[ino] {
-		if a.lists[id]--; a.lists[id] == 0 {
-			delete(a.lists, id)
-		}
-	}
-	delete(a.listed, ino)
-	delete(a.in, ino)
-}
-
 // heard is what others said that may take files out of the account.
 type heard uint8
 
@@ -88,7 +45,7 @@ const (
 )
 
 func (a *alone) init() {
-	a.account = newAccount()
+	a.account = newAccount(0)
 	a.touched, a.lost = map[tree.Ino]uint64{}, map[block.ID]struct{}{}
 	a.wake, a.made, a.turn = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
 	a.due, a.many = true, manyInside
@@ -173,7 +130,7 @@ func (a *alone) count() (files, bytes int64, fresh map[tree.Ino]suspect) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	fresh = map[tree.Ino]suspect{}
-	for ino, s := range a.in {
+	for ino, s := range a.all {
 		if s.bytes < 0 {
 			fresh[ino] = s
 			continue
@@ -192,7 +149,7 @@ func (a *alone) suspects() map[tree.Ino]suspect {
 	heard := a.heard
 	a.heard, a.looked = 0, time.Now()
 	out := map[tree.Ino]suspect{}
-	for ino, s := range a.in {
+	for ino, s := range a.all {
 		if s.bytes < 0 || heard&heardHoldings != 0 || heard&heardCommits != 0 && !s.blocks {
 			out[ino] = s
 		}
@@ -216,7 +173,7 @@ func (a *alone) rest() time.Duration {
 func (a *alone) found(ino tree.Ino, gen uint64, o only) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.in[ino].gen != gen {
+	if was, _ := a.get(ino); was.gen != gen {
 		return
 	}
 	if o.alone {
@@ -235,7 +192,7 @@ func (a *alone) seen(ino tree.Ino, gen uint64, o only, known bool) {
 		return
 	}
 	delete(a.touched, ino)
-	switch was, ok := a.in[ino]; {
+	switch was, ok := a.get(ino); {
 	case ok && was.gen > gen:
 	case o.alone:
 		a.set(ino, gen, o)
@@ -250,7 +207,7 @@ func (a *alone) seen(ino tree.Ino, gen uint64, o only, known bool) {
 func (a *alone) begin(inside bool) (full bool, gen uint64, touched map[tree.Ino]uint64, lost map[block.ID]struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	full, a.due = a.due || inside && a.heard != 0 && len(a.in) > a.many, false
+	full, a.due = a.due || inside && a.heard != 0 && a.size() > a.many, false
 	a.looking = full
 	if full {
 		lost, a.lost = a.lost, map[block.ID]struct{}{}
@@ -271,8 +228,8 @@ func (a *alone) end(gen uint64, fresh account, unknown map[tree.Ino]struct{}, lo
 	default:
 		close(a.made)
 	}
-	for ino, was := range a.in {
-		_, known := fresh.in[ino]
+	for ino, was := range a.all {
+		_, known := fresh.get(ino)
 		if _, open := unknown[ino]; was.gen > gen || open && !known {
 			fresh.set(ino, was.gen, only{bytes: was.bytes, lists: a.listed[ino], blocks: was.blocks})
 		}
@@ -424,7 +381,7 @@ func (k *Keeper) assess(ino tree.Ino, was suspect) (only, error) {
 // missing. It leaves in lost the blocks that may belong to files whose list is
 // elsewhere; that is fetched then.
 func (k *Keeper) stock(ctx context.Context, gen uint64, lost map[block.ID]struct{}) (fresh account, unknown map[tree.Ino]struct{}, err error) {
-	fresh, unknown = newAccount(), map[tree.Ino]struct{}{}
+	fresh, unknown = newAccount(gen), map[tree.Ino]struct{}{}
 	var missing []tree.Ino
 	var last tree.Ino // the inode that sum is about
 	var sum only
@@ -444,7 +401,7 @@ func (k *Keeper) stock(ctx context.Context, gen uint64, lost map[block.ID]struct
 				last, sum = ino, only{}
 			}
 			sum = sum.plus(o)
-			fresh.set(ino, gen, sum)
+			fresh.add(ino, sum)
 		}
 		if err == nil && len(lost) > 0 {
 			_ = k.blocks(Ref{c.Ref, c.Size}, nil, func(id block.ID) error { delete(lost, id); return nil }) // as far as it is known
@@ -567,8 +524,8 @@ func (k *Keeper) OnlyHere(limit int) []tree.Ino {
 	a := &k.alone
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := make([]tree.Ino, 0, min(limit, len(a.in)))
-	for ino := range a.in {
+	out := make([]tree.Ino, 0, min(limit, a.size()))
+	for ino := range a.all {
 		if len(out) == limit {
 			break
 		}
