@@ -24,7 +24,7 @@ func TestAccountIsAMap(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		a, model := newAccount(7), map[tree.Ino]known{}
-		pick := func(ino tree.Ino, gen uint64) (only, known) {
+		pick := func(gen uint64) (only, known) {
 			o := only{bytes: rnd.Int64N(5), blocks: rnd.IntN(2) == 0}
 			b := byte(rnd.IntN(3))
 			o.lists = lists(b)
@@ -32,7 +32,7 @@ func TestAccountIsAMap(t *testing.T) {
 		}
 		for i := range byte(rnd.IntN(8)) {
 			for range 1 + rnd.IntN(2) {
-				o, k := pick(tree.Ino{i}, 7)
+				o, k := pick(7)
 				a.add(tree.Ino{i}, o)
 				model[tree.Ino{i}] = k
 			}
@@ -43,7 +43,7 @@ func TestAccountIsAMap(t *testing.T) {
 				a.drop(ino)
 				delete(model, ino)
 			} else {
-				o, k := pick(ino, 8)
+				o, k := pick(8)
 				a.set(ino, 8, o)
 				model[ino] = k
 			}

@@ -8,17 +8,16 @@ import (
 
 // imaged is a view with something of everything that an image has: a conflict, a
 // skeleton that is shown, a cycle, and a file without a directory.
-func imaged(t testing.TB) *View {
-	t.Helper()
-	h := newHistory(1, leftOut{})
+func imaged(tb testing.TB) *View {
+	tb.Helper()
 	for seed := uint64(1); ; seed++ {
-		h = newHistory(seed, leftOut{})
+		h := newHistory(seed, leftOut{})
 		steps := make([]int, 60)
 		for i := range steps {
 			steps[i] = i
 		}
 		if err := h.run(steps); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if v := h.devices[0].view; v.noted.len() > 0 && v.displaced.len() > 0 {
 			v.lost.set(Ino{1, 2}, 3)
