@@ -186,11 +186,15 @@ func (f *fake) Node(ino tree.Ino) (tree.Node, error) {
 	return tree.Node{}, fs.ErrNotExist
 }
 
-func (f *fake) List(dir tree.Ino) (out []tree.Entry, err error) {
+func (f *fake) ListNodes(dir tree.Ino, _ int) (out []tree.Entry, nodes []tree.Node, _ uint64, err error) {
 	for _, name := range slices.Sorted(maps.Keys(f.names[dir])) {
-		out = append(out, tree.Entry{Name: name, Ino: f.names[dir][name], Parent: dir})
+		ino := f.names[dir][name]
+		out, nodes = append(out, tree.Entry{Name: name, Ino: ino, Parent: dir}), append(nodes, f.nodes[ino])
 	}
-	return out, nil
+	if len(out)%2 == 1 {
+		nodes = nil // as if they were too many
+	}
+	return out, nodes, 0, nil
 }
 
 // large makes a tree of n files, 100 to a directory.

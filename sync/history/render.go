@@ -18,9 +18,13 @@ const MaxDepth = 4096
 type Source interface {
 	// Node returns an inode as it is shown, or fs.ErrNotExist.
 	Node(ino tree.Ino) (tree.Node, error)
-	// List returns the entries of a directory, sorted by name.
-	List(dir tree.Ino) ([]tree.Entry, error)
+	// ListNodes returns the entries of a directory, sorted by name, and the inode of
+	// each, unless they are more than most. changes tells whether they are still that.
+	ListNodes(dir tree.Ino, most int) (entries []tree.Entry, nodes []tree.Node, changes uint64, err error)
 }
+
+// mostNodes is how many inodes are asked for at once, some 250 bytes each.
+const mostNodes = 1 << 16
 
 // Render stores the tree below the root as directory objects, through put (see
 // [Put]), and returns that of the root. What changes meanwhile may be shown as it
@@ -45,17 +49,18 @@ func (r *renderer) directory(ctx context.Context, dir tree.Ino, depth int) (Obje
 	if err := ctx.Err(); err != nil {
 		return Object{}, err
 	}
-	list, err := r.src.List(dir)
+	list, nodes, _, err := r.src.ListNodes(dir, mostNodes)
 	if err != nil {
 		return Object{}, err
 	}
 	entries := make([]Entry, 0, len(list))
-	for _, l := range list {
-		n, err := r.src.Node(l.Ino)
-		if errors.Is(err, fs.ErrNotExist) {
+	for i, l := range list {
+		var n tree.Node
+		if nodes != nil {
+			n = nodes[i]
+		} else if n, err = r.src.Node(l.Ino); errors.Is(err, fs.ErrNotExist) {
 			continue // removed since
-		}
-		if err != nil {
+		} else if err != nil {
 			return Object{}, err
 		}
 		e := Entry{
