@@ -26,8 +26,10 @@
 // rewritten and more than Floor. The tree is that of the device that judges, as it
 // was before the damage. To a device whose tree is empty nothing is damage.
 //
-// Only adding is never too much. What is: the first checkout of another branch that rewrites
-// a fifth of everything there is; a deliberate rm -rf of a tenth. That costs one answer.
+// What a git repository keeps does not count ([Account.Kept]): then a checkout of another
+// branch is not too much, whatever its size.
+//
+// Only adding is never too much. What is: a deliberate rm -rf of a tenth. That costs one answer.
 package guard
 
 import (
@@ -53,13 +55,14 @@ type Limits struct {
 	Share int // percent of the tree that may be removed; twice that rewritten; 0: all
 }
 
-// Over reports whether so many removed and rewritten are too many in a tree that
-// had names names before. names is asked for only if it matters.
-func (l Limits) Over(removed, rewritten int, names func() (int, error)) (bool, error) {
+// Over reports whether so many removed and rewritten are too many in a tree. names is
+// asked for only if it matters: it returns how many names the tree had before, or any
+// number from enough on if there are more.
+func (l Limits) Over(removed, rewritten int, names func(enough int) (int, error)) (bool, error) {
 	if l.Share <= 0 || removed <= Floor && rewritten <= Floor {
 		return false, nil
 	}
-	n, err := names()
+	n, err := names(max(removed, (rewritten+1)/2)*100/l.Share + 100)
 	if err != nil {
 		return false, err
 	}
@@ -91,6 +94,8 @@ type Account struct {
 	at    map[tree.Place]tree.Ino // where they were
 	by    map[tree.Ino]tree.Ino   // what took the place of one -> that one
 	kinds [Replaced + 1]int
+	found map[tree.Ino]spot  // in which repositories losses are, as far as that was asked
+	index map[tree.Ino]int64 // the largest index of a repository that was seen, bytes
 }
 
 // Effect is what one commit does to an account.
@@ -148,6 +153,7 @@ func (a *Account) drop(ino tree.Ino) {
 		return
 	}
 	delete(a.lost, ino)
+	delete(a.found, ino)
 	a.kinds[l.Kind]--
 	if a.by[l.By] == ino {
 		delete(a.by, l.By)
@@ -370,8 +376,8 @@ func (x *change) apply(recs []tree.Record) []tree.Record {
 // Empty reports whether it changes nothing.
 func (e Effect) Empty() bool { return len(e.Lost) == 0 }
 
-// Apply returns the records of an inode after a commit with delta d.
-func Apply(ino tree.Ino, recs []tree.Record, d manifest.Delta) []tree.Record {
+// after returns the records of an inode after a commit with delta d.
+func after(ino tree.Ino, recs []tree.Record, d manifest.Delta) []tree.Record {
 	i, _ := slices.BinarySearchFunc(d.Put, ino, func(r tree.Record, ino tree.Ino) int { return r.Key.Ino().Compare(ino) })
 	j, _ := slices.BinarySearchFunc(d.Drop, ino, func(k tree.KeyDot, ino tree.Ino) int { return k.Key.Ino().Compare(ino) })
 	x := change{ino: ino}

@@ -25,7 +25,8 @@ type world struct {
 	view    *tree.View
 	now     time.Time
 	account guard.Account
-	held    bool // some commit of the other one would have been held
+	held    bool   // some commit of the other one would have been held
+	kept    [2]int // removed and rewritten, as of the last commit of the other one
 }
 
 func newWorld(t rapid.TB) *world {
@@ -63,19 +64,34 @@ func (w *world) commit(by tree.Actor, ops func(*tree.Edit) error) {
 	must(p.Done())(w.t)
 }
 
-func (w *world) judge(ch tree.Change, wall int64) {
-	w.t.Helper()
+func deltaOf(ch tree.Change) manifest.Delta {
 	d := manifest.Delta{Put: slices.Clone(ch.Put), Drop: slices.Clone(ch.Drop)}
 	tree.SortRecords(d.Put)
 	slices.SortFunc(d.Drop, tree.KeyDot.Compare)
+	return d
+}
+
+func (w *world) judge(ch tree.Change, wall int64) {
+	w.t.Helper()
+	d := deltaOf(ch)
 	w.account.Expire(wall)
 	x := must(w.account.Assess(guard.Commit{Author: other, Wall: wall, Delta: d}, wall, w.mem.Records))(w.t)
 	removed, rewritten := w.account.After(x)
+	after := guard.NewOverlay(w.mem)
+	if err := after.Apply(d); err != nil {
+		w.t.Fatal(err)
+	}
+	gone, changed, err := w.account.Kept(x, guard.Commit{Author: other, Wall: wall}, w.mem, after)
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	w.account.Apply(x)
 	if r, n := w.account.Count(); r != removed || n != rewritten {
 		w.t.Fatalf("after the effect %d and %d, foretold %d and %d", r, n, removed, rewritten)
 	}
-	over := must(guard.Limits{Share: guard.Share}.Over(removed, rewritten, func() (int, error) { return w.names() + removed, nil }))(w.t)
+	w.kept = [2]int{gone, changed}
+	removed, rewritten = removed-gone, rewritten-changed
+	over := must(guard.Limits{Share: guard.Share}.Over(removed, rewritten, func(int) (int, error) { return w.names() + removed, nil }))(w.t)
 	w.held = w.held || over
 }
 
@@ -273,7 +289,7 @@ func TestLimits(t *testing.T) {
 		{0, 1 << 30, 1 << 30, 1, false},
 		{100, 5000, 0, 5000, false},
 	} {
-		over := must(guard.Limits{Share: test.share}.Over(test.removed, test.rewritten, func() (int, error) { return test.names, nil }))(t)
+		over := must(guard.Limits{Share: test.share}.Over(test.removed, test.rewritten, func(enough int) (int, error) { return min(test.names, enough), nil }))(t)
 		if over != test.over {
 			t.Errorf("%+v: over is %v", test, over)
 		}

@@ -51,19 +51,21 @@ type guarding struct {
 	at       map[tree.Dot]bool
 	freed    map[tree.Actor]*hold       // what was let through in this run
 	full     map[tree.Actor]bool        // nothing more is kept of it
-	after    map[tree.Ino][]tree.Record // records that held commits change
+	after    *guard.Overlay             // the tree with the held commits
 	states   map[device.ID]*stateHold
 	restored []tree.Ino // brought back, and not told yet
 	bytes    int64
 	next     uint64
 	version  uint64 // of what peers are told
-	names    int    // of the tree, when they were counted
+	names    int    // of the tree, when they were counted; at least as many if more is set
+	more     bool
 	counted  time.Time
 }
 
 type hold struct {
 	first   uint64
 	since   int64
+	wall    int64 // the newest of its author's clock in what is held, ns
 	account *guard.Account
 }
 
@@ -113,24 +115,43 @@ func (r *Replica) readyLocked(m *manifest.Manifest) (ready, held bool) {
 
 func (r *Replica) limits() guard.Limits { return guard.Limits{Share: r.cfg.Guard} }
 
-// namesLocked returns how many names the tree has, or had lately.
-func (r *Replica) namesLocked() (int, error) {
+// namesLocked returns how many names the tree has, or had lately, or some number
+// from enough on. So it reads of the tree in proportion to what was taken away, not all of a large one.
+func (r *Replica) namesLocked(enough int) (int, error) {
 	g := &r.guard
-	if now := r.cfg.Now(); g.counted.IsZero() || now.Sub(g.counted) > 10*time.Minute || now.Before(g.counted) {
-		snap := r.st.Snapshot()
-		defer snap.Release()
-		g.names = 0
-		if err := snap.Scan(nil, nil, func(rec tree.Record) error {
-			if rec.Key.Type() == tree.TypeLink {
-				g.names++
-			}
-			return nil
-		}); err != nil {
-			return 0, err
-		}
-		g.counted = now
+	now := r.cfg.Now()
+	if lately := !g.counted.IsZero() && now.Sub(g.counted) <= 10*time.Minute && !now.Before(g.counted); lately && (!g.more || g.names >= enough) {
+		return g.names, nil
 	}
-	return g.names, nil
+	n, err := r.st.Names(2 * enough) // twice: it is asked again and again while more is taken away
+	if err != nil {
+		return 0, err
+	}
+	g.names, g.more, g.counted = n, n >= 2*enough, now
+	return n, nil
+}
+
+// overLocked reports whether an account is too much with what effect e adds. c tells whose
+// it is, gone how many of the removed have left the tree here; after returns the tree with all of it.
+func (r *Replica) overLocked(a *guard.Account, e guard.Effect, c guard.Commit, gone int, after func() (guard.Tree, error)) (bool, error) {
+	removed, rewritten := a.After(e)
+	names := func(enough int) (int, error) {
+		n, err := r.namesLocked(enough)
+		return n + gone, err
+	}
+	over, err := r.limits().Over(removed, rewritten, names)
+	if err != nil || !over {
+		return false, err
+	}
+	is, err := after()
+	if err != nil {
+		return false, err
+	}
+	files, old, err := a.Kept(e, c, r.st, is)
+	if err != nil || files+old == 0 {
+		return true, err
+	}
+	return r.limits().Over(removed-files, rewritten-old, names)
 }
 
 // judgeLocked reports whether a commit whose turn it is has to be held back. If
@@ -149,7 +170,8 @@ func (r *Replica) judgeLocked(m *manifest.Manifest, d manifest.Delta) (hold bool
 		g.accounts[m.Actor] = a
 	}
 	now := r.cfg.Now().UnixNano()
-	e, err := a.Assess(guard.Commit{Author: m.Actor, Wall: m.Wall, Delta: d, Others: r.othersLocked(m.Actor)}, now, r.st.Records)
+	c := guard.Commit{Author: m.Actor, Wall: m.Wall, Delta: d, Others: r.othersLocked(m.Actor)}
+	e, err := a.Assess(c, now, r.st.Records)
 	if err != nil {
 		return false, err
 	}
@@ -157,10 +179,10 @@ func (r *Replica) judgeLocked(m *manifest.Manifest, d manifest.Delta) (hold bool
 	if e.Empty() && len(old) == 0 {
 		return false, nil
 	}
-	removed, rewritten := a.After(e)
-	over, err := r.limits().Over(removed, rewritten, func() (int, error) {
-		n, err := r.namesLocked()
-		return n + removed, err
+	gone, _ := a.Count()
+	over, err := r.overLocked(a, e, c, gone, func() (guard.Tree, error) {
+		after := guard.NewOverlay(r.st)
+		return after, after.Apply(d)
 	})
 	if err != nil {
 		return false, err

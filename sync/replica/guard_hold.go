@@ -50,11 +50,11 @@ func (r *Replica) holdBackLocked(c store.Commit, d manifest.Delta) (aff tree.Aff
 		return aff, err
 	}
 	for a, h := range g.holds {
-		removed, rewritten := h.account.Count()
-		over, err := r.limits().Over(removed, rewritten, func() (int, error) {
-			n, err := r.namesLocked()
-			return n + removed, err
-		})
+		gone := 0
+		if acc := g.accounts[a]; acc != nil {
+			gone, _ = acc.Count()
+		}
+		over, err := r.overLocked(h.account, guard.Effect{}, guard.Commit{Author: a, Wall: h.wall}, gone, func() (guard.Tree, error) { return g.after, nil })
 		if err != nil {
 			return aff, err
 		}
@@ -84,36 +84,17 @@ func (r *Replica) addHeldLocked(x heldCommit, c store.Commit, d manifest.Delta) 
 	if err != nil {
 		return err
 	}
-	for _, h := range g.holds {
-		e, err := h.account.Assess(guard.Commit{Author: c.Actor, Wall: m.Wall, Delta: d}, h.since, r.heldRecords)
+	for a, h := range g.holds {
+		if a == c.Actor {
+			h.wall = m.Wall
+		}
+		e, err := h.account.Assess(guard.Commit{Author: c.Actor, Wall: m.Wall, Delta: d}, h.since, g.after.Records)
 		if err != nil {
 			return err
 		}
 		h.account.Apply(e)
 	}
-	touched := map[tree.Ino]struct{}{}
-	for i := range d.Put {
-		touched[d.Put[i].Key.Ino()] = struct{}{}
-	}
-	for i := range d.Drop {
-		touched[d.Drop[i].Key.Ino()] = struct{}{}
-	}
-	for ino := range touched {
-		recs, err := r.heldRecords(ino)
-		if err != nil {
-			return err
-		}
-		g.after[ino] = guard.Apply(ino, recs, d)
-	}
-	return nil
-}
-
-// heldRecords returns the records of an inode as the held commits leave them.
-func (r *Replica) heldRecords(ino tree.Ino) ([]tree.Record, error) {
-	if recs, ok := r.guard.after[ino]; ok {
-		return recs, nil
-	}
-	return r.st.Records(ino)
+	return g.after.Apply(d)
 }
 
 // releaseLocked lets through what is held of an actor, and what builds on it; with
@@ -171,7 +152,7 @@ func (r *Replica) replayLocked() (aff tree.Affected, err error) {
 	g := &r.guard
 	all := g.held
 	g.held, g.at, g.bytes = nil, map[tree.Dot]bool{}, 0
-	g.after, g.full = map[tree.Ino][]tree.Record{}, map[tree.Actor]bool{}
+	g.after, g.full = guard.NewOverlay(r.st), map[tree.Actor]bool{}
 	g.version++
 	g.counted = time.Time{}
 	for a, h := range g.holds {

@@ -94,7 +94,7 @@ func decodeLoss(b []byte) (l guard.Loss, err error) {
 func (r *Replica) loadGuard() error {
 	g := &r.guard
 	g.accounts, g.passed, g.holds = map[tree.Actor]*guard.Account{}, map[tree.Actor]uint64{}, map[tree.Actor]*hold{}
-	g.at, g.full, g.after = map[tree.Dot]bool{}, map[tree.Actor]bool{}, map[tree.Ino][]tree.Record{}
+	g.at, g.full, g.after = map[tree.Dot]bool{}, map[tree.Actor]bool{}, guard.NewOverlay(r.st)
 	g.states, g.freed = map[device.ID]*stateHold{}, map[tree.Actor]*hold{}
 	g.next = heldSeq
 	damaged := func(what string) error { return fmt.Errorf("%w: %s", store.ErrDamaged, what) }

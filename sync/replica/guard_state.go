@@ -100,8 +100,7 @@ func (r *Replica) judgeStateLocked(in *incoming, mine tree.Vector) error {
 	if h != nil && h.Verdict == verdictAccept {
 		return nil
 	}
-	names, err := r.namesLocked()
-	if err != nil || names <= guard.Floor {
+	if names, err := r.namesLocked(guard.Floor + 1); err != nil || names <= guard.Floor {
 		return err
 	}
 	var d manifest.Delta
@@ -120,19 +119,23 @@ func (r *Replica) judgeStateLocked(in *incoming, mine tree.Vector) error {
 	slices.SortFunc(d.Drop, tree.KeyDot.Compare)
 	var a guard.Account
 	now := r.cfg.Now().UnixNano()
-	e, err := a.Assess(guard.Commit{Wall: in.m.Wall, Delta: d}, now, r.st.Records)
+	c := guard.Commit{Wall: in.m.Wall, Delta: d}
+	e, err := a.Assess(c, now, r.st.Records)
 	if err != nil {
 		return err
 	}
 	a.Apply(e)
-	removed, rewritten := a.Count()
 	if h != nil && h.Verdict == verdictReject {
 		return r.planLocked(&a, tree.Actor{})
 	}
-	over, err := r.limits().Over(removed, rewritten, func() (int, error) { return names, nil })
+	over, err := r.overLocked(&a, guard.Effect{}, c, 0, func() (guard.Tree, error) {
+		after := guard.NewOverlay(r.st)
+		return after, after.Apply(d)
+	})
 	if err != nil || !over {
 		return err
 	}
+	removed, rewritten := a.Count()
 	h = &stateHold{Removed: removed, Rewritten: rewritten, Since: now, Paths: r.samplesLocked(&a)}
 	if err := r.saveStateHold(dev, h); err != nil {
 		return err

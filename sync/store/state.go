@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -231,6 +232,24 @@ func (s *Store) places(prefix []byte) ([]tree.Ino, error) {
 		out = slices.Compact(out)
 	}
 	return out, err
+}
+
+// Names counts names of the tree, conflict copies and all, up to limit.
+func (s *Store) Names(limit int) (n int, err error) {
+	enough := errors.New("counted enough")
+	err = s.view(func(txn *badger.Txn) error {
+		return scan(txn, []byte{'p'}, func(*badger.Item) error {
+			if n >= limit {
+				return enough
+			}
+			n++
+			return nil
+		})
+	})
+	if errors.Is(err, enough) {
+		err = nil
+	}
+	return n, err
 }
 
 // Dirs implements [tree.State].
