@@ -2,6 +2,7 @@ package guard
 
 import (
 	"strings"
+	"time"
 
 	"github.com/roamfs/roamfs/sync/tree"
 )
@@ -36,6 +37,10 @@ const (
 	// idxFixed and idxEntry are the sizes of an index of a pack, version 2.
 	idxFixed, idxEntry = 8 + 256*4 + 2*20, 20 + 4 + 4
 )
+
+// settles is how long after a file came to its place its content may be committed,
+// though it was written before.
+const settles = time.Minute
 
 // Tree is what is to be known of a tree. The inodes of Named and Children may be more
 // than there are: their records tell.
@@ -358,7 +363,8 @@ func (k *keeper) kept(git tree.Ino, r *repository) (removed, rewritten int, err 
 	return removed + gone, min(r.rewritten, room-gone), nil
 }
 
-// newlyPacked returns how many objects the packs have that the author added.
+// newlyPacked returns how many objects the packs have that the author added; none if
+// it wrote to one of them since, which is no loss by itself as long as the pack is new.
 func (k *keeper) newlyPacked(git tree.Ino) (n int64, err error) {
 	dir := git
 	for _, name := range []string{"objects", "pack"} {
@@ -389,7 +395,13 @@ func (k *keeper) newlyPacked(git tree.Ino) (n int64, err error) {
 		}
 		s := stateOf(recs)
 		for _, p := range s.places {
-			if p.Parent == dir && strings.HasPrefix(p.Name, "pack-") && strings.HasSuffix(p.Name, ".idx") && s.shown && s.madeBy(k.c) {
+			if p.Parent != dir || !s.shown || !strings.HasPrefix(p.Name, "pack-") || !s.madeBy(k.c) {
+				continue
+			}
+			if s.content.Wall > s.placed+int64(settles) {
+				return 0, nil // git writes none in its place
+			}
+			if strings.HasSuffix(p.Name, ".idx") {
 				n += packed(s.content.Size)
 			}
 		}

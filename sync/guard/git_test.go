@@ -133,6 +133,19 @@ func TestGit(t *testing.T) {
 			c.w.each(other, tracked, unlink(c.loose))
 			c.checkout(1500, tracked*80)
 		}, false},
+		{"git gc, then the new pack is encrypted in its place", func(c *clone) {
+			c.add(other, c.pack, "pack-1.pack", sized("pack", 1<<20))
+			c.add(other, c.pack, "pack-1.idx", sized("idx", 1072+28*tracked))
+			c.w.each(other, tracked, unlink(c.loose))
+			c.w.now = c.w.now.Add(2 * time.Minute)
+			c.rewrite(c.pack, "pack-1.pack")
+		}, true},
+		{"git gc, then the new pack is removed", func(c *clone) {
+			c.add(other, c.pack, "pack-1.idx", sized("idx", 1072+28*tracked))
+			c.w.each(other, tracked, unlink(c.loose))
+			c.w.commit(other, func(e *tree.Edit) error { return e.Unlink(c.pack, "pack-1.idx") })
+			c.w.each(other, 1, unlink(c.at))
+		}, true},
 		{"objects are removed and a small pack is added", func(c *clone) {
 			c.add(other, c.pack, "pack-1.idx", sized("idx", 1072+28*100))
 			c.w.each(other, tracked, unlink(c.loose))

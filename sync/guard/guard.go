@@ -396,7 +396,7 @@ type state struct {
 	shown   bool
 	dir     bool
 	places  []tree.Place
-	placed  int64 // when a directory came to its place
+	placed  int64 // when it came to its place, the last of them
 	dot     tree.Dot
 	content tree.Content
 	known   bool // there is a content
@@ -430,7 +430,7 @@ func stateOf(recs []tree.Record) (s state) {
 			if s.dir {
 				continue
 			}
-			s.places = append(s.places, tree.Place{Parent: l.Parent, Name: l.Name})
+			s.places, s.placed = append(s.places, tree.Place{Parent: l.Parent, Name: l.Name}), max(s.placed, l.LocTime)
 			if l.Snap != nil && (!snapped || newer(l.Snap, &snap, r.Dot, snapDot)) {
 				snap, snapDot, snapped = *l.Snap, r.Dot, true
 			}

@@ -49,9 +49,9 @@ type guarding struct {
 	holds    map[tree.Actor]*hold
 	held     []heldCommit // in order
 	at       map[tree.Dot]bool
-	freed    map[tree.Actor]*hold       // what was let through in this run
-	full     map[tree.Actor]bool        // nothing more is kept of it
-	after    *guard.Overlay             // the tree with the held commits
+	freed    map[tree.Actor]*hold // what was let through in this run
+	full     map[tree.Actor]bool  // nothing more is kept of it
+	after    *guard.Overlay       // the tree with the held commits
 	states   map[device.ID]*stateHold
 	restored []tree.Ino // brought back, and not told yet
 	bytes    int64

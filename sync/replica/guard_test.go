@@ -455,3 +455,87 @@ func FuzzDecodeLoss(f *testing.F) {
 		}
 	})
 }
+
+// TestRejectOfMoreThanACommit: what is brought back may take several commits, which
+// others that hold back as well let through once all of it has come. A reject that
+// was cut off between two of them goes on where it was, and leaves nothing twice.
+func TestRejectOfMoreThanACommit(t *testing.T) {
+	const many = 2*batchRecords + 300
+	for _, cut := range []bool{false, true} {
+		t.Run(fmt.Sprint("cut off ", cut), func(t *testing.T) {
+			n := hive(t, 3)
+			for _, d := range n[1:] {
+				d.share = guard.Share
+				d.restart()
+			}
+			wires := []*wire{connect(n[0], n[1]), connect(n[0], n[2]), connect(n[1], n[2])}
+			n[2].mkdir("p")
+			for i := range many {
+				n[2].write(fmt.Sprintf("p/%05d", i), fmt.Sprint("photo ", i))
+			}
+			agree(t, n...)
+			before := n[1].listing()
+			for i := range many {
+				n[0].rm(fmt.Sprintf("p/%05d", i))
+			}
+			if err := n[0].Rmdir(tree.Root, "p"); err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range n[1:] {
+				await(t, func() bool { return d.holds() && d.Pending()[0].Removed == many+1 })
+			}
+			commits := n[1].known()[n[1].actor]
+			if !cut {
+				if err := n[1].Reject(n[0].key.ID()); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				for _, w := range wires {
+					w.disconnect()
+				}
+				a := n[0].actor
+				n[1].mu.Lock()
+				all := n[1].guard.holds[a].account.Clone()
+				part := &guard.Account{}
+				i := 0
+				all.Lost(func(ino tree.Ino, l guard.Loss) {
+					if i++; i <= many-1000 {
+						part.Set(ino, l)
+					}
+				})
+				err := n[1].planLocked(all, a)
+				if err == nil {
+					_, err = n[1].releaseLocked(a, false)
+				}
+				if err == nil {
+					err = n[1].planLocked(part, a)
+				}
+				if err == nil {
+					_, err = n[1].restoreLocked()
+				}
+				if err == nil {
+					err = n[1].planLocked(all, a)
+				}
+				n[1].mu.Unlock()
+				if err != nil {
+					t.Fatal(err)
+				}
+				n[1].restart()
+				wires = []*wire{connect(n[0], n[1]), connect(n[0], n[2]), connect(n[1], n[2])}
+			}
+			if got := n[1].listing(); got != before {
+				t.Fatalf("after reject:\n%.1000s", got)
+			}
+			agree(t, n...)
+			if took := n[1].known()[n[1].actor] - commits; took < 2 {
+				t.Errorf("it took %d commits", took)
+			}
+			if len(n[2].Pending()) != 0 {
+				t.Errorf("still pending: %+v", n[2].Pending())
+			}
+			for _, w := range wires {
+				w.disconnect()
+			}
+		})
+	}
+}

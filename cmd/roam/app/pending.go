@@ -68,7 +68,8 @@ func (p *program) rejectCommand() *cobra.Command {
 		Short: "Undo what is held back of a device",
 		Long: `Undo what is held back of the device called DEVICE, on all devices: the files that
 it removed within the last hour come back at their places, and those that it rewrote
-get their former content. What the device added stays.`,
+get their former content. What the device added stays. The device itself may hold
+that back in turn, since it rewrites much of what is there: accept it there.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return p.decide(cmd.Context(), args[0], false) },
 	}
