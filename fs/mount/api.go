@@ -26,6 +26,9 @@ type Tree interface {
 	// Conflicts returns every conflict copy, sorted by path.
 	Conflicts() ([]tree.Conflict, error)
 
+	// Writable returns why nothing is changed here any more; nil while all is well.
+	Writable() error
+
 	// Create makes a file, symlink or fifo.
 	Create(parent tree.Ino, name string, c tree.Content) (tree.Node, error)
 	Mkdir(parent tree.Ino, name string, mode uint32) (tree.Node, error)

@@ -2,9 +2,12 @@ package mount
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -421,5 +424,32 @@ func TestForget(t *testing.T) {
 	r.pullFrom(t, o)
 	for i := range 50 {
 		wantFile(t, r.path(fmt.Sprint(i)), "new")
+	}
+}
+
+// TestNothingIsChanged: where nothing is changed any more, a file cannot be opened to
+// be written to, so that no program believes that it has written; it can be read.
+func TestNothingIsChanged(t *testing.T) {
+	r := newRig(t)
+	name := filepath.Join(r.dir, "file")
+	if err := os.WriteFile(name, []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.device.mu.Lock()
+	r.device.stopped = fmt.Errorf("removed: %w", fs.ErrPermission)
+	r.device.mu.Unlock()
+	for what, flags := range map[string]int{"write": os.O_WRONLY, "read and write": os.O_RDWR, "append": os.O_WRONLY | os.O_APPEND, "empty": os.O_WRONLY | os.O_TRUNC, "empty for reading": os.O_RDONLY | os.O_TRUNC} {
+		if f, err := os.OpenFile(name, flags, 0); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("open to %s: %v", what, err)
+			if err == nil {
+				_ = f.Close()
+			}
+		}
+	}
+	if err := os.Truncate(name, 0); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("truncate: %v", err)
+	}
+	if b, err := os.ReadFile(name); err != nil || string(b) != "text" {
+		t.Errorf("%q, %v", b, err)
 	}
 }

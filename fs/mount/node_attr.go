@@ -114,6 +114,9 @@ func (n *node) truncate(ctx context.Context, h *handle, in *fuse.SetAttrIn, t tr
 	if size > tree.MaxSize {
 		return file.ErrTooLarge
 	}
+	if err := n.m.tree.Writable(); err != nil {
+		return err
+	}
 	ctx, end := wait(ctx)
 	defer end()
 	if h == nil || !h.write {

@@ -63,6 +63,11 @@ func (n *node) openAs(ctx context.Context, t tree.Node, flags uint32) (*handle, 
 		write:  flags&unix.O_ACCMODE != unix.O_RDONLY || truncate,
 		append: flags&unix.O_APPEND != 0,
 	}
+	if h.write { // else what is written would fail as late as the flush, which many programs do not look at
+		if err := n.m.tree.Writable(); err != nil {
+			return nil, 0, n.fail("open", err)
+		}
+	}
 	fuseFlags, err := n.attach(h)
 	if err != nil {
 		return nil, 0, n.fail("open", err)

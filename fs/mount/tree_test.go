@@ -25,6 +25,7 @@ type device struct {
 	ctr     uint64
 	index   uint64
 	ops     int // in the open batch
+	stopped error // why nothing is changed, or nil
 	locals  map[tree.Ino]Local
 	drafts  map[tree.Ino]tree.Draft
 	syncs   int
@@ -176,6 +177,12 @@ func (d *device) Conflicts() ([]tree.Conflict, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.view.Conflicts()
+}
+
+func (d *device) Writable() error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.stopped
 }
 
 func (d *device) Create(parent tree.Ino, name string, c tree.Content) (tree.Node, error) {

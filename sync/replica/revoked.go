@@ -49,6 +49,14 @@ func (r *Replica) shut(dev device.ID) bool {
 // no member: what it has done is taken or noted. Its log could only fill ours.
 func heardOfFormer(kind byte) bool { return kind == msgCommit || kind == msgMore }
 
+// Writable returns why nothing is changed here any more, or nil: [ErrRevoked], [ErrOldCopy]
+// or [ErrBroken].
+func (r *Replica) Writable() error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.stoppedLocked()
+}
+
 // stoppedLocked returns why nothing is changed here any more, or nil.
 func (r *Replica) stoppedLocked() error {
 	switch {
