@@ -162,3 +162,104 @@ func TestSnapshotOutlivesPressure(t *testing.T) {
 	}
 	nas.reads("film", old)
 }
+
+// TestWhereVersionsAre: of each version it is told where it is, and of what only old
+// versions need, that it is here only; that keeps no device from being shut down. Two
+// names of one file come back as that.
+func TestWhereVersionsAre(t *testing.T) {
+	nas, laptop := pair(t, "--cache-size", "64MiB")
+	film, small := filepath.Join(laptop.Mount, "d", "film"), filepath.Join(laptop.Mount, "d", "small")
+	if err := os.Mkdir(filepath.Dir(film), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	nas.down()
+	old := noise(7, 2<<20)
+	write(t, film, old)
+	write(t, small, []byte("small"))
+	if err := os.Link(film, filepath.Join(laptop.Mount, "d", "second")); err != nil {
+		t.Fatal(err)
+	}
+	laptop.snapshot("mine")
+	write(t, film, []byte("new"))
+	write(t, small, []byte("new"))
+
+	type version struct {
+		Current    bool
+		State      string
+		LocalBytes int64 `json:"local_bytes"`
+		Copies     int
+	}
+	versions := func(d *device, name string) (out []version) {
+		t.Helper()
+		text, err := d.Run(t.Context(), "versions", "roam:/d/"+name, "--json")
+		d.check(err)
+		for line := range strings.Lines(text) {
+			var v version
+			d.check(json.Unmarshal([]byte(line), &v))
+			out = append(out, v)
+		}
+		return out
+	}
+	status := func() (out struct {
+		History struct {
+			OnlyHere int64 `json:"only_here_bytes"`
+			Complete bool
+		}
+		Safe bool `json:"safe_to_stop"`
+	}) {
+		t.Helper()
+		text, err := laptop.Run(t.Context(), "status", "--json")
+		laptop.check(err)
+		laptop.check(json.Unmarshal([]byte(text), &out))
+		return out
+	}
+	for name, size := range map[string]int64{"film": 2 << 20, "small": 5} {
+		want := version{State: "here", LocalBytes: size, Copies: 1}
+		if got := versions(laptop, name); len(got) != 2 || got[1] != want || !got[0].Current || got[0].Copies != 1 {
+			t.Errorf("versions of %s with nas away: %+v", name, got)
+		}
+	}
+	eventually(t, time.Minute, "the old version is counted", func() error {
+		if s := status(); s.History.OnlyHere < 2<<20 || !s.History.Complete {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+
+	nas.up()
+	connected(nas, laptop)
+	for name, size := range map[string]int64{"film": 2 << 20, "small": 5} {
+		for _, d := range []*device{laptop, nas} {
+			want := version{State: "here", LocalBytes: size, Copies: 2}
+			eventually(t, time.Minute, "the old version of "+name+" has two copies", func() error {
+				if got := versions(d, name); len(got) != 2 || got[1] != want {
+					return fmt.Errorf("%s: %+v", d.Name, got)
+				}
+				return nil
+			})
+		}
+	}
+	eventually(t, time.Minute, "nothing is here only", func() error {
+		if s := status(); s.History.OnlyHere != 0 || !s.Safe {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+
+	if err := os.RemoveAll(filepath.Dir(film)); err != nil {
+		t.Fatal(err)
+	}
+	if talk, code := nas.try("restore", "roam:/d@mine"); code != 0 {
+		t.Fatalf("code %d\n%s", code, talk)
+	}
+	nas.reads("d/film", old)
+	sameTree(nas, laptop)
+	a, err := os.Stat(film)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.Stat(filepath.Join(laptop.Mount, "d", "second"))
+	if err != nil || !os.SameFile(a, b) || a.Sys().(*syscall.Stat_t).Nlink != 2 {
+		t.Errorf("two names of one file came back as two files: %v", err)
+	}
+}

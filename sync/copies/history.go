@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"math"
 
 	"golang.org/x/sync/errgroup"
 
@@ -59,6 +61,7 @@ type walk struct {
 	fn      func(block.ID) error
 	skip    func(block.ID) bool
 	whole   func(block.ID)
+	each    func(Ref) error   // instead of fn, for whole contents
 	seen    map[block.ID]bool // directories, and whether all of it could be told
 	unknown error             // the first
 }
@@ -108,7 +111,11 @@ func (w *walk) directory(o history.Object, depth int) (all bool, err error) {
 
 // content calls fn with the blocks of r.
 func (w *walk) content(r Ref) (all bool, err error) {
-	err = w.k.blocks(r, w.get, w.fn)
+	if w.each != nil {
+		err = w.each(r)
+	} else {
+		err = w.k.blocks(r, w.get, w.fn)
+	}
 	if errors.Is(err, ErrUnknown) {
 		w.note(err)
 		return false, nil
@@ -168,6 +175,73 @@ func (k *Keeper) copyPast(ctx context.Context, slots chan struct{}) error {
 		k.past.end(fresh, loss)
 	}
 	return errors.Join(err, copied)
+}
+
+// OldOnlyHere returns how many bytes of content only snapshots need, their directories
+// included, are on this device and on no other. all is false if some cannot be told, since
+// what lists them is elsewhere. It goes through all snapshots, so it takes its time.
+func (k *Keeper) OldOnlyHere(ctx context.Context) (bytes int64, all bool, err error) {
+	if k.cfg.History == nil {
+		return 0, true, nil
+	}
+	roots, err := k.cfg.History.Roots()
+	if err != nil {
+		return 0, false, err
+	}
+	alone := map[block.ID]int64{}
+	looked := map[block.ID]struct{}{} // contents: most are in many snapshots
+	each := func(r Ref) error {
+		if _, again := looked[r.ID]; again || r.ID.IsZero() {
+			return nil
+		}
+		looked[r.ID] = struct{}{}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		parts, err := k.parts(r)
+		if err != nil {
+			return err
+		}
+		unknown := parts == nil
+		if unknown {
+			parts = []part{{id: r.ID}}
+		}
+		for _, p := range parts {
+			if !k.cfg.Blocks.Has(p.id) {
+				continue
+			}
+			held, err := k.heldElsewhere(p.id)
+			if err != nil {
+				return err
+			}
+			if !held {
+				alone[p.id] = max(alone[p.id], p.bytes, 1)
+			}
+		}
+		if unknown {
+			return ErrUnknown
+		}
+		return nil
+	}
+	w := walk{k: k, each: each, seen: map[block.ID]bool{}}
+	for _, r := range roots {
+		if _, err := w.directory(r.Object, 0); err != nil {
+			return 0, false, err
+		}
+	}
+	if len(alone) > 0 { // what the tree needs, too, is counted with its files
+		for _, ino := range k.OnlyHere(math.MaxInt) {
+			if err := k.cfg.Tree.ContentsOf(ino, func(c tree.Content, _ tree.Dot) error {
+				return k.blocks(Ref{c.Ref, c.Size}, nil, func(id block.ID) error { delete(alone, id); return nil })
+			}); err != nil && !errors.Is(err, ErrUnknown) && !errors.Is(err, fs.ErrNotExist) {
+				return 0, false, err
+			}
+		}
+	}
+	for _, n := range alone {
+		bytes += n
+	}
+	return bytes, w.unknown == nil, nil
 }
 
 // learnPast obtains what is needed to tell which blocks the snapshots need.

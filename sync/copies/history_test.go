@@ -154,3 +154,53 @@ func TestDeepSnapshot(t *testing.T) {
 		t.Errorf("garbage %v, %v", got, err)
 	}
 }
+
+// TestOldOnlyHere: what only snapshots need is counted as far as it is here and
+// nowhere else, once for all of them, and not what a file needs that is counted anyway.
+func TestOldOnlyHere(t *testing.T) {
+	w := newWorld(t)
+	k := w.keeper(false)
+	old, now := w.make(3), w.file(1, 2)
+	dirs, more := w.snapshot(old, now), w.snapshot(now, old)
+	w.store(old, dirs, more)
+	only := func() int64 {
+		t.Helper()
+		settle(k)
+		n, all, err := k.OldOnlyHere(t.Context())
+		if err != nil || !all {
+			t.Fatalf("all is told: %v, %v", all, err)
+		}
+		return n
+	}
+	k.Wrote(ino(1))
+	var listed int64 // sizes of the directories
+	for _, d := range []content{dirs, more} {
+		w.hold(dev(1), d.ids()...)
+	}
+	if n := only(); n != old.Size+1 { // its list counts as a byte
+		t.Fatalf("%d bytes, of %d", n, old.Size)
+	}
+	for _, d := range []content{dirs, more} {
+		w.unhold(dev(1), d.ids()...)
+	}
+	if listed = only() - old.Size - 1; listed <= 0 {
+		t.Fatalf("directories count for %d bytes", listed)
+	}
+	w.hold(dev(1), old.data[0])
+	if n := only(); n != old.Size*2/3+1+listed {
+		t.Fatalf("with one of three blocks elsewhere, %d bytes", n)
+	}
+	w.hold(dev(1), old.ids()...)
+	if n := only(); n != listed {
+		t.Fatalf("with all of it elsewhere, %d bytes", n)
+	}
+	w.set(ino(1)) // deleted: the snapshots have it
+	k.Adopted([]tree.Ino{ino(1)})
+	if n := only(); n != listed+now.Size+1 {
+		t.Fatalf("after the file was deleted, %d bytes", n)
+	}
+	w.evict(now.list)
+	if _, all, err := k.OldOnlyHere(t.Context()); err != nil || all {
+		t.Fatalf("without a list, all is told: %v, %v", all, err)
+	}
+}

@@ -201,6 +201,7 @@ type Status struct {
 	Mounts        []string      `json:"mounts"` // absolute directories
 	Cache         CacheStatus   `json:"cache"`
 	Peers         []PeerStatus  `json:"peers"` // the other devices, by name
+	History       HistoryStatus `json:"history"`
 	WaitingToCopy Amount        `json:"waiting_to_copy"`
 	Conflicts     int           `json:"conflicts"`
 	Pending       []Pending     `json:"pending"`   // what is held back until roam accept or reject, by device

@@ -49,6 +49,12 @@ type PastVersion struct {
 	Size     int64      `json:"size"`
 	MTime    time.Time  `json:"mtime"`
 	Device   *DeviceRef `json:"device"` // that wrote it; nil: not known
+
+	// Of a file, where its content is: as in "roam ls --json", but that an old version
+	// is never waiting to copy. Empty and 0 for anything else.
+	State      string `json:"state,omitempty"`
+	LocalBytes int64  `json:"local_bytes"`
+	Copies     int    `json:"copies"`
 }
 
 // Restored is the object of "roam restore --json".

@@ -63,7 +63,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 		return nil, err
 	}
 	d = &live{state: s, cfg: cfg, log: log, mounts: map[string]*mount.Mount{}, news: make(chan struct{}, 1)}
-	d.past.d, d.past.wake = d, make(chan struct{}, 1)
+	d.past.d, d.past.wake, d.past.again = d, make(chan struct{}, 1), make(chan struct{}, 1)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -123,7 +123,7 @@ func openDevice(s *State, log *slog.Logger) (d *live, err error) {
 	d.exchange = peer.New(peer.Config{
 		Host: d.host, Blocks: d.cache, Holdings: holdings{d.store, d}, Members: d.id.members.Members,
 		Self: d.id.key.ID(), Sync: d.replica, ReadTimeout: cfg.Timeout(), Log: log,
-		Heard: func(device.ID) { d.keeper.HeardHoldings(); d.cache.Reconsider() },
+		Heard: func(device.ID) { d.keeper.HeardHoldings(); d.past.recount(); d.cache.Reconsider() },
 	})
 	if d.files, err = file.New(file.Options{
 		Dir: s.Drafts(), Tree: d.replica, Blocks: blocks{d}, Keys: d.keys,
@@ -233,7 +233,7 @@ func (d *live) Run(ctx context.Context) error {
 	defer stopOuter()
 	parts, partsCtx := errgroup.WithContext(outer)
 	for _, run := range []func(context.Context) error{
-		d.cache.Run, d.host.Run, d.exchange.Run, d.keeper.Run, d.replica.Run, d.mendEpochs, d.returnMemory, d.past.run, d.past.follow,
+		d.cache.Run, d.host.Run, d.exchange.Run, d.keeper.Run, d.replica.Run, d.mendEpochs, d.returnMemory, d.past.run, d.past.follow, d.past.count,
 	} {
 		parts.Go(func() error { return ended(partsCtx, run(partsCtx)) })
 	}

@@ -16,6 +16,7 @@ import (
 // changed tells that snapshots were made or removed, here or elsewhere.
 func (p *past) changed() {
 	p.d.keeper.Kept()
+	p.recount()
 	select {
 	case p.wake <- struct{}{}:
 	default:

@@ -27,6 +27,9 @@ type past struct {
 	making sync.Mutex    // held while a snapshot is made, or a restore refers to one
 	turns  atomic.Uint64 // grows by one when that begins and when it ends
 	wake   chan struct{} // cap 1: there may be a new one
+
+	again   chan struct{} // cap 1: count again what is only here
+	counted atomic.Pointer[HistoryStatus]
 }
 
 // begin is called before content is going to be named that only a reader of the
@@ -174,28 +177,35 @@ func (p *past) thin(now time.Time) error {
 // lookup finds path in the snapshot whose root is root; found is false if it has
 // no such path. seen keeps what was read.
 func (p *past) lookup(ctx context.Context, root history.Object, at string, seen map[block.ID][]history.Entry) (e history.Entry, found bool, err error) {
+	e, _, found, err = p.find(ctx, root, at, seen)
+	return e, found, err
+}
+
+// find is lookup that also returns the directory in which the path is.
+func (p *past) find(ctx context.Context, root history.Object, at string, seen map[block.ID][]history.Entry) (e history.Entry, in history.Object, found bool, err error) {
 	e = history.Entry{Name: "/", Kind: tree.Dir, Mode: tree.DirMode, Ref: root.Ref, Size: root.Size}
 	for name := range strings.SplitSeq(at, "/") {
 		if name == "" {
 			continue
 		}
 		if e.Kind != tree.Dir {
-			return e, false, nil
+			return e, in, false, nil
 		}
+		in = e.Object()
 		list, ok := seen[e.Ref.ID]
 		if !ok {
-			if list, err = p.Directory(ctx, e.Object()); err != nil {
-				return e, false, err
+			if list, err = p.Directory(ctx, in); err != nil {
+				return e, in, false, err
 			}
 			seen[e.Ref.ID] = list
 		}
 		i, ok := slices.BinarySearchFunc(list, name, func(e history.Entry, name string) int { return strings.Compare(e.Name, name) })
 		if !ok {
-			return e, false, nil
+			return e, in, false, nil
 		}
 		e = list[i]
 	}
-	return e, true, nil
+	return e, in, true, nil
 }
 
 // present returns what is at path now, as a snapshot would have it; a directory
@@ -216,7 +226,7 @@ const mostRestored = 10_000_000
 
 // old returns e with all that is below it; left is how much that may be.
 func (p *past) old(ctx context.Context, e history.Entry, depth int, left *int) (replica.Old, error) {
-	o := replica.Old{Name: e.Name, Content: e.Content(), Xattrs: e.Xattrs}
+	o := replica.Old{Name: e.Name, Ino: e.Ino, Content: e.Content(), Xattrs: e.Xattrs}
 	if *left--; *left < 0 || depth > history.MaxDepth {
 		return o, fmt.Errorf("%s: too much, or too deep, for one restore", e.Name)
 	}
@@ -294,8 +304,11 @@ func (d *live) Versions(ctx context.Context, at string) ([]PastVersion, error) {
 	if err != nil {
 		return nil, err
 	}
+	lists, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
 	var out []PastVersion
 	var last history.Entry
+	from := map[int]origin{} // by the index in out
 	add := func(e history.Entry) *PastVersion {
 		v := PastVersion{Path: at, Type: kindWords[e.Kind], Size: e.Size, MTime: time.Unix(0, e.MTime).UTC(), Device: d.past.author(e.Author)}
 		if e.Kind == tree.Dir {
@@ -307,11 +320,22 @@ func (d *live) Versions(ctx context.Context, at string) ([]PastVersion, error) {
 	if e, found, err := d.past.present(at); err != nil {
 		return nil, err
 	} else if found {
-		add(e).Current = true
+		v := add(e)
+		v.Current = true
+		if e.Kind == tree.File {
+			if n, err := d.replica.Node(e.Ino); err == nil { // else it was removed meanwhile
+				d.learnLists(lists, n)
+				st, err := d.stateOf(n)
+				if err != nil {
+					return nil, err
+				}
+				v.State, v.LocalBytes, v.Copies = st.State, st.LocalBytes, st.Copies
+			}
+		}
 	}
 	seen := map[block.ID][]history.Entry{}
 	for _, s := range slices.Backward(all) {
-		e, found, err := d.past.lookup(ctx, s.Root, at, seen)
+		e, in, found, err := d.past.find(ctx, s.Root, at, seen)
 		if err != nil {
 			return out, fmt.Errorf("snapshot %s: %w", s.Title(), err)
 		}
@@ -334,11 +358,59 @@ func (d *live) Versions(ctx context.Context, at string) ([]PastVersion, error) {
 			t := s.Time
 			v.Time, v.Snapshot, v.Name = &t, s.Title(), s.Name
 		}
+		if e.Kind == tree.File && !v.Current {
+			from[len(out)-1] = origin{e, in, s.Dot} // of the oldest that has it: most devices know that
+		}
 	}
 	if len(out) == 0 {
 		return nil, nothingThere(at)
 	}
+	for i, o := range from {
+		if err := d.past.where(lists, &out[i], o); err != nil {
+			return nil, err
+		}
+	}
 	return out, nil
+}
+
+// origin is a file of a snapshot, the directory it is in, and the commit that the
+// snapshot came with.
+type origin struct {
+	file history.Entry
+	in   history.Object
+	dot  tree.Dot
+}
+
+// where says in v where the content of an old version is. Another device has a copy
+// if it holds all of it and knows the snapshot.
+func (p *past) where(ctx context.Context, v *PastVersion, o origin) error {
+	d := p.d
+	n := tree.Node{Ino: o.file.Ino, Kind: o.file.Kind, Size: o.file.Size, Ref: o.file.Ref, Base: []tree.Dot{o.dot}}
+	inline := n.Ref.ID.IsZero()
+	if inline { // then its directory has it
+		n.Ref, n.Size = o.in.Ref, o.in.Size
+	}
+	d.learnLists(ctx, n)
+	w, err := d.keeper.Where(copies.RefOf(n), nil)
+	if err != nil {
+		return err
+	}
+	whole := w.Listed && w.Missing == 0
+	v.LocalBytes, v.Copies = w.Local, len(d.others(n, w))
+	if inline {
+		v.LocalBytes = 0
+	}
+	switch {
+	case whole:
+		v.State, v.LocalBytes, v.Copies = StateHere, o.file.Size, v.Copies+1
+	case !d.reachable(w):
+		v.State = StateUnavailable
+	case v.LocalBytes > 0:
+		v.State = StatePartly
+	default:
+		v.State = StateElsewhere
+	}
+	return nil
 }
 
 func nothingThere(at string) error {
@@ -442,18 +514,10 @@ func (p *past) split(at string) (file, when string) {
 func (p *past) put(ctx context.Context, s history.Snapshot, old replica.Old, to string) (replica.Restored, error) {
 	r := p.d.replica
 	if to == "/" {
-		var sum replica.Restored
 		if old.Content.Kind != tree.Dir {
-			return sum, failure(CodeUsage, "name the file that it is to be", "only a folder can be restored to the root")
+			return replica.Restored{}, failure(CodeUsage, "name the file that it is to be", "only a folder can be restored to the root")
 		}
-		for _, o := range old.Below {
-			done, err := r.Restore(tree.Root, o)
-			sum.Files, sum.Dirs, sum.Same = sum.Files+done.Files, sum.Dirs+done.Dirs, sum.Same+done.Same
-			if err != nil {
-				return sum, err
-			}
-		}
-		return sum, nil
+		return r.Restore(tree.Root, old.Below...)
 	}
 	dir, name := path.Split(to)
 	if tree.CheckName(name) != nil {

@@ -40,6 +40,9 @@ func (d *live) Status(context.Context) (Status, error) {
 		Addresses:   d.host.Addrs(),
 	}
 	s.Pending = d.pending()
+	if h := d.past.counted.Load(); h != nil {
+		s.History = *h
+	}
 	for _, p := range d.exchange.Peers() {
 		st := PeerStatus{
 			DeviceInfo: DeviceInfo{ID: p.ID.String(), Name: p.Label, Role: p.Role.String()},

@@ -26,8 +26,9 @@ func (d *fakeDevice) Versions(_ context.Context, path string) ([]PastVersion, er
 		return nil, nothingThere(path)
 	}
 	return []PastVersion{
-		{Path: path, Current: true, Type: "file", Size: 1536, MTime: pastTime.Add(time.Hour), Device: &DeviceRef{"id-2", "nas"}},
-		{Path: path, Snapshot: "2026-03-01T120000Z", Time: &pastTime, Type: "file", Size: 3, MTime: pastTime},
+		{Path: path, Current: true, Type: "file", Size: 1536, MTime: pastTime.Add(time.Hour), Device: &DeviceRef{"id-2", "nas"}, State: StateHere, LocalBytes: 1536, Copies: 2},
+		{Path: path, Snapshot: "2026-03-01T120000Z", Time: &pastTime, Type: "file", Size: 3, MTime: pastTime, State: StateElsewhere, Copies: 1},
+		{Path: path, Snapshot: "2026-02-01T120000Z", Time: &pastTime, Type: "dir", MTime: pastTime},
 	}, nil
 }
 

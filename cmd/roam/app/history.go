@@ -82,7 +82,8 @@ func (p *program) versionsCommand() *cobra.Command {
 		Use:   "versions PATH",
 		Short: "List the versions of a file that are kept",
 		Long: `List the versions of a file or folder, the newest first: as it is now and as the
-snapshots have it. PATH is a path inside a mount, or roam:/a/b; it need not exist
+snapshots have it, and of a file where the content of each is: here, partly here,
+elsewhere or unavailable, and how many devices have all of it. PATH is a path inside a mount, or roam:/a/b; it need not exist
 any more.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -97,14 +98,14 @@ func (p *program) versions(ctx context.Context, c *client, arg string) error {
 		return err
 	}
 	return listAll(p, func(fn func(PastVersion) error) error { return c.versions(ctx, at, fn) }, func(w io.Writer, v PastVersion) error {
-		size, from := "-", v.Snapshot
+		size, from, copies := "-", v.Snapshot, ""
 		if v.Type == "file" {
-			size = humanSize(v.Size)
+			size, copies = humanSize(v.Size), copiesText(v.Copies)
 		}
 		if v.Current {
 			from = "now"
 		}
-		_, err := fmt.Fprintf(w, "%s  %10s  %-16s  %s\n", timeText(v.MTime), size, deviceText(v.Device), quotePath(from))
+		_, err := fmt.Fprintf(w, "%s  %10s  %-15s  %-9s  %-16s  %s\n", timeText(v.MTime), size, v.State, copies, deviceText(v.Device), quotePath(from))
 		return err
 	}, "no versions")
 }

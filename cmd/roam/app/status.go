@@ -97,6 +97,9 @@ func writeStatus(w io.Writer, s Status, verbose bool, now time.Time) error {
 	} else {
 		row("waiting to copy", "nothing")
 	}
+	if n := s.History.OnlyHereBytes; n > 0 {
+		row("old versions", "%s of them only here: not to be had while this device is off", humanSize(n))
+	}
 	if s.Conflicts > 0 {
 		row("conflicts", "%d", s.Conflicts)
 	} else {

@@ -49,6 +49,7 @@ func fullStatus() Status {
 			{DeviceInfo: DeviceInfo{"id-2", "nas", RoleArchive}, Connected: true, LastSeen: &seen, RTT: &rtt, Path: "lan tcp", Problem: "phone made two different changes"},
 			{DeviceInfo: DeviceInfo{"id-4", "phone", RoleCache}},
 		},
+		History:       HistoryStatus{OnlyHereBytes: 3 << 20, Complete: true, AsOf: &noon},
 		WaitingToCopy: Amount{Files: 2, Bytes: 12 << 20},
 		Pending: []Pending{{
 			Device: DeviceRef{"id-3", "desktop"}, Removes: 1500, Rewrites: 2, Since: time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC),
