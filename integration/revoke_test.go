@@ -90,6 +90,10 @@ func TestRevoke(t *testing.T) {
 	phone.disconnected()
 	write(t, filepath.Join(phone.Mount, "late.txt"), []byte("work that nobody sees"))
 	write(t, filepath.Join(phone.Mount, "early.txt"), []byte("late words"))
+	if err := os.Mkdir(filepath.Join(phone.Mount, "dir"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(phone.Mount, "dir", "late.bin"), big(9))
 	if _, code := laptop.try("devices", "revoke", "phone"); code != 2 {
 		t.Errorf("revoke without a sheet exits with %d", code)
 	}
@@ -151,8 +155,39 @@ func TestRevoke(t *testing.T) {
 			}
 		}
 	}
-	phone.down()
-	phone.up() // a device that was removed still starts
+	out, err := nas.Run(t.Context(), "pending")
+	nas.check(err)
+	more, err := laptop.Run(t.Context(), "pending")
+	laptop.check(err)
+	if all := out + more; !strings.Contains(all, "phone made ") || !strings.Contains(all, "roam rescue") {
+		t.Errorf("pending shows\n%s", all)
+	}
+	if talk, code := nas.try("accept", "phone"); code != 3 {
+		t.Errorf("accept of what a removed device did: %d\n%s", code, talk)
+	}
+	for range 2 { // also after a restart
+		dir := filepath.Join(t.TempDir(), "rescued")
+		if talk, code := phone.try("rescue", dir); code != 0 {
+			t.Fatalf("rescue: %d\n%s", code, talk)
+		}
+		got, err := listing(dir)
+		if err != nil || strings.Count(got, "\n") != 4 {
+			t.Errorf("rescued, %v:\n%s", err, got)
+		}
+		for name, want := range map[string]string{"early.txt": "late words", "late.txt": "work that nobody sees", "dir/late.bin": string(big(9))} {
+			if got := read(t, filepath.Join(dir, name)); string(got) != want {
+				t.Errorf("%s was rescued with %.60q", name, got)
+			}
+		}
+		if talk, code := phone.try("rescue", dir); code != 1 {
+			t.Errorf("rescue into a folder with files: %d\n%s", code, talk)
+		}
+		if talk, code := phone.try("rescue", filepath.Join(phone.Mount, "x")); code != 1 {
+			t.Errorf("rescue into the mount: %d\n%s", code, talk)
+		}
+		phone.down()
+		phone.up() // a device that was removed still starts
+	}
 	if got := read(t, filepath.Join(phone.Mount, "late.txt")); len(got) == 0 {
 		t.Error("nothing to read after a restart")
 	}

@@ -17,7 +17,7 @@ type clone struct {
 	top, git, objects, loose, pack, heads, at tree.Ino
 }
 
-const tracked = 3000
+const tracked = 1500
 
 // sized is a content of so many bytes.
 func sized(what string, size int64) tree.Content {
@@ -97,12 +97,17 @@ func (c *clone) rewrite(dir tree.Ino, name string) {
 }
 
 func TestGit(t *testing.T) {
+	made := newWorld(t)
+	made.each(owner, 1200, create(made.dir(owner, tree.Root, "d"), "x"))
+	repo := newClone(made, owner, made.dir(owner, tree.Root, "repo"))
+	made.each(owner, 400, create(repo.heads, "branch"))
+	made.now = made.now.Add(24 * time.Hour)
 	for _, test := range []struct {
 		what string
 		do   func(c *clone)
 		held bool
 	}{
-		{"checkout of an old clone", func(c *clone) { c.checkout(1500, tracked*80) }, false},
+		{"checkout of an old clone", func(c *clone) { c.checkout(200, tracked*80) }, false},
 		{"checkout of a branch with nothing in it", func(c *clone) { c.checkout(tracked, 100) }, false},
 		{"checkout after a status that wrote the index", func(c *clone) {
 			c.save(c.git, "index", sized("fresh", tracked*80))
@@ -110,15 +115,15 @@ func TestGit(t *testing.T) {
 		}, false},
 		{"checkout in a clone that was moved", func(c *clone) {
 			c.w.commit(other, func(e *tree.Edit) error { return e.Rename(tree.Root, "repo", tree.Root, "moved", false, false) })
-			c.checkout(1500, tracked*80)
+			c.checkout(200, tracked*80)
 		}, false},
 		{"checkout, then all branches are packed", func(c *clone) {
-			c.checkout(1500, tracked*80)
+			c.checkout(200, tracked*80)
 			c.save(c.git, "packed-refs", text("all of them"))
 			c.w.each(other, 400, unlink(c.heads))
 		}, false},
 		{"checkout, then hundreds of branches are deleted", func(c *clone) {
-			c.checkout(1500, tracked*80)
+			c.checkout(200, tracked*80)
 			c.w.each(other, 400, unlink(c.heads))
 		}, true},
 		{"git gc", func(c *clone) {
@@ -131,7 +136,7 @@ func TestGit(t *testing.T) {
 			c.add(other, c.pack, "pack-1.pack", sized("pack", 1<<20))
 			c.add(other, c.pack, "pack-1.idx", sized("idx", 1072+28*tracked))
 			c.w.each(other, tracked, unlink(c.loose))
-			c.checkout(1500, tracked*80)
+			c.checkout(200, tracked*80)
 		}, false},
 		{"git gc, then the new pack is encrypted in its place", func(c *clone) {
 			c.add(other, c.pack, "pack-1.pack", sized("pack", 1<<20))
@@ -152,7 +157,7 @@ func TestGit(t *testing.T) {
 		}, true},
 		{"objects are removed", func(c *clone) { c.w.each(other, tracked, unlink(c.loose)) }, true},
 		{"checkout, then objects are removed", func(c *clone) {
-			c.checkout(1500, tracked*80)
+			c.checkout(200, tracked*80)
 			c.w.each(other, 10, unlink(c.loose))
 		}, true},
 		{"rm -rf of the work tree", func(c *clone) { c.w.each(other, tracked, unlink(c.at)) }, true},
@@ -167,7 +172,7 @@ func TestGit(t *testing.T) {
 			if err != nil {
 				c.w.t.Fatal(err)
 			}
-			c.w.each(other, 2000, unlink(x.Ino))
+			c.w.each(other, 1200, unlink(x.Ino))
 		}, true},
 		{"encryption in place, the index first", func(c *clone) {
 			c.rewrite(c.git, "index")
@@ -185,13 +190,13 @@ func TestGit(t *testing.T) {
 		}, true},
 		{"encryption of the work tree by rename of each file, and of a pack", func(c *clone) {
 			c.save(c.git, "index", sized("fresh", tracked*80))
-			for i := range 2000 {
+			for i := range 1200 {
 				c.save(c.at, name(i), text("ransom"))
 			}
 			c.save(c.loose, name(1), text("ransom"))
 		}, true},
 		{"the repository is removed after a checkout", func(c *clone) {
-			c.checkout(1500, tracked*80)
+			c.checkout(200, tracked*80)
 			c.w.commit(other, func(e *tree.Edit) error { return e.Rename(c.top, ".git", tree.Root, "elsewhere", false, false) })
 			c.w.each(other, 10, func(e *tree.Edit, i int) error { return unlink(c.at)(e, tracked-1-i) })
 		}, true},
@@ -203,17 +208,16 @@ func TestGit(t *testing.T) {
 		}, true},
 		{"a linked work tree", func(c *clone) {
 			c.add(other, c.at, ".git", text("gitdir: elsewhere"))
-			c.checkout(1500, tracked*80)
+			c.checkout(200, tracked*80)
 		}, true},
 	} {
 		t.Run(test.what, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			w.each(owner, 2000, create(w.dir(owner, tree.Root, "d"), "x"))
-			c := newClone(w, owner, w.dir(owner, tree.Root, "repo"))
-			w.each(owner, 400, create(c.heads, "branch"))
-			w.now = w.now.Add(24 * time.Hour)
-			test.do(c)
+			w := &world{t: t, mem: made.mem.Clone(), now: made.now}
+			w.view = must(tree.NewView(w.mem))(t)
+			c := *repo
+			c.w = w
+			test.do(&c)
 			if w.held != test.held {
 				removed, rewritten := w.account.Count()
 				t.Fatalf("held %v with %d removed and %d rewritten, of which %v are kept", w.held, removed, rewritten, w.kept)
@@ -237,7 +241,7 @@ func TestGitKeepsNoMoreThanTheIndex(t *testing.T) {
 	small.commit(owner, func(e *tree.Edit) error { return e.Unlink(c.git, "index") })
 	c.add(owner, c.git, "index", sized("index", 64*100))
 	small.now = small.now.Add(24 * time.Hour)
-	c.checkout(2000, 64*50)
+	c.checkout(1200, 64*50)
 	if want := [2]int{100, 0}; small.kept != want || !small.held {
 		t.Fatalf("kept are %v, want %v; held %v", small.kept, want, small.held)
 	}

@@ -152,6 +152,62 @@ func (r *Replica) HeldBack(dev device.Member) (n uint64) {
 	return n
 }
 
+// Lacking calls fn with every content that this device wrote and the others lack as far
+// as is known here: its commit lies beyond the cutoff of a revocation, or nobody said to
+// know it. Conflict copies come with the inode that they are of.
+func (r *Replica) Lacking(fn func(ino tree.Ino, c tree.Content) error) error {
+	former, _ := r.cfg.Members.WasMember(r.cfg.Key.ID())
+	lacks := func(d tree.Dot) bool {
+		if d.Actor != r.cfg.Actor && !madeBy(former, d.Actor) {
+			return false
+		}
+		return r.Revoked() && d.Ctr > r.cfg.Members.Cutoff(d.Actor).Ctr || !r.Shared(d)
+	}
+	// Snaps stand in for content that somebody removed: they count for an inode that has none.
+	var ino tree.Ino
+	var snaps []tree.Content
+	written := false
+	next := func() error {
+		for _, c := range snaps {
+			if written {
+				break
+			}
+			if err := fn(ino, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	snap := r.st.Snapshot()
+	defer snap.Release()
+	if err := snap.Scan(nil, nil, func(rec tree.Record) error {
+		if i := rec.Key.Ino(); i != ino {
+			if err := next(); err != nil {
+				return err
+			}
+			ino, snaps, written = i, nil, false
+		}
+		c, err := contentOf(&rec)
+		if err != nil || c == nil {
+			return err
+		}
+		if rec.Key.Type() != tree.TypeContent {
+			if lacks(rec.Dot) {
+				snaps = append(snaps, *c)
+			}
+			return nil
+		}
+		written = true
+		if lacks(rec.Dot) {
+			return fn(ino, *c)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return next()
+}
+
 // Newest returns the newest manifest with a commit of this device, encoded; nil
 // if there is none. A device that was revoked shows with it what it has done.
 func (r *Replica) Newest() ([]byte, error) { return r.st.Head(r.cfg.Actor) }

@@ -312,3 +312,61 @@ func TestFormerIsNotHeard(t *testing.T) {
 		t.Error("a revoked device is heard")
 	}
 }
+
+// TestLacking: a device tells what of its own work the others lack: what nobody has
+// said to know and, once it is revoked, what lies beyond the cutoff, whoever was shown it.
+func TestLacking(t *testing.T) {
+	n := hive(t, 2)
+	lost := n[1]
+	lacking := func() string {
+		t.Helper()
+		var out []string
+		if err := lost.Lacking(func(ino tree.Ino, c tree.Content) error {
+			p, err := lost.Path(ino)
+			out = append(out, p+" "+string(c.Inline))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(out)
+		return fmt.Sprint(out)
+	}
+	n[0].write("theirs", "x")
+	lost.write("early", "a")
+	lost.write("both", "a")
+	if got := lacking(); got != "[/both a /early a]" {
+		t.Errorf("before they met: %s", got)
+	}
+	w := connect(n[0], lost)
+	agree(t, n...)
+	await(t, func() bool { return !lost.Unshared() })
+	w.disconnect()
+	if got := lacking(); got != "[]" {
+		t.Errorf("after they met: %s", got)
+	}
+	lost.write("both", "b")
+	lost.write("late", "c")
+	if err := lost.Chmod(lost.at("early").Ino, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lost.write("theirs", "y")
+	if err := lost.Publish(); err != nil {
+		t.Fatal(err)
+	}
+	lost.write("later", "d") // in the next commit, which it never publishes
+	if err := n[0].Revoke(n[0].owner, lost.key.ID(), device.ClassLost); err != nil {
+		t.Fatal(err)
+	}
+	told(t, n[0], lost)
+	want := "[/both b /late c /later d /theirs y]"
+	if got := lacking(); got != want {
+		t.Errorf("after it was revoked: %s, want %s", got, want)
+	}
+	lost.restart()
+	if got := lacking(); got != want {
+		t.Errorf("after a restart: %s, want %s", got, want)
+	}
+	if err := lost.Writable(); !errors.Is(err, ErrRevoked) || n[0].Writable() != nil {
+		t.Errorf("writable: %v; the other one: %v", err, n[0].Writable())
+	}
+}

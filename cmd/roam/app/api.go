@@ -103,6 +103,11 @@ type Device interface {
 	// that is CodeNotFound.
 	Decide(ctx context.Context, name string, accept bool) (Decided, error)
 
+	// Rescue copies the files that this device has and the others do not, as far as is
+	// known here, into the folder dir, an absolute path, which is made if it is missing and
+	// else has to be empty.
+	Rescue(ctx context.Context, dir string) (Rescued, error)
+
 	// Invite opens an invite and calls fn, never concurrently, first with its
 	// code and then with what happens to it. It returns nil once a device has
 	// joined and holds the metadata of the tree, [ErrExpired] when the time is
@@ -372,21 +377,33 @@ type Resolved struct {
 }
 
 // Pending is one line of "roam pending --json": what one device did that takes away
-// much of the tree, and is held back here.
+// much of the tree, and is held back here until it is accepted or rejected; or, if Late is
+// not 0, what a device did after it was removed, which is only shown.
 type Pending struct {
 	Schema    int       `json:"schema,omitempty"`
 	Device    DeviceRef `json:"device"`
 	Removes   int       `json:"removes"`  // files and directories
 	Rewrites  int       `json:"rewrites"` // files
 	Since     time.Time `json:"since"`
-	WholeTree bool      `json:"whole_tree"` // all that the device knows is held, as it comes as one
-	Paths     []Path    `json:"paths"`      // some of what would be lost, at most 10
+	WholeTree bool      `json:"whole_tree"`     // all that the device knows is held, as it comes as one
+	Paths     []Path    `json:"paths"`          // some of what would be lost, at most 10
+	Late      uint64    `json:"late,omitempty"` // changes made after Since, when the device was removed
 }
 
 // Decided is the object of "roam accept --json" and "roam reject --json".
 type Decided struct {
 	Schema  int         `json:"schema"`
 	Devices []DeviceRef `json:"devices"` // of which something was held back
+}
+
+// Rescued is the object of "roam rescue --json".
+type Rescued struct {
+	Schema  int    `json:"schema"`
+	Dir     string `json:"dir"`
+	Files   int64  `json:"files"`
+	Bytes   int64  `json:"bytes"`
+	Lacking int64  `json:"lacking"` // files of which this device lacks a part, and which were not copied
+	Missing []Path `json:"missing"` // some of these, at most 100
 }
 
 // InviteEvent is one line of "roam invite --json". Exactly one of Code, Joined

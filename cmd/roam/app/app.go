@@ -102,7 +102,7 @@ Add another one: on the first   roam invite
 		groupFiles: {
 			p.lsCommand(), p.whereisCommand(), p.conflictsCommand(), p.resolveCommand(),
 			p.pendingCommand(), p.acceptCommand(), p.rejectCommand(),
-			p.versionsCommand(), p.restoreCommand(), p.snapshotCommand(), p.snapshotsCommand(),
+			p.versionsCommand(), p.restoreCommand(), p.rescueCommand(), p.snapshotCommand(), p.snapshotsCommand(),
 		},
 		groupOther: {p.pathsCommand(), p.versionCommand(), p.completionCommand()},
 	} {

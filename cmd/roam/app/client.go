@@ -164,6 +164,10 @@ func (c *client) decide(ctx context.Context, name string, accept bool) (Decided,
 	return one[Decided](ctx, c, http.MethodPost, "/v1/pending", decideRequest{Device: name, Accept: accept})
 }
 
+func (c *client) rescue(ctx context.Context, dir string) (Rescued, error) {
+	return one[Rescued](ctx, c, http.MethodPost, "/v1/rescue", dirRequest{Dir: []byte(dir)})
+}
+
 func (c *client) invite(ctx context.Context, o InviteOptions, fn func(InviteEvent)) error {
 	q := inviteRequest{Role: o.Role, TTL: o.TTL.Seconds()}
 	return many(ctx, c, http.MethodPost, "/v1/invite", q, func(e InviteEvent) error { fn(e); return nil })

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/roamfs/roamfs/peer/device"
 	"github.com/roamfs/roamfs/sync/replica"
@@ -12,7 +13,15 @@ import (
 const everyone = "all"
 
 // Pending lists what is held back; see [Device].
-func (d *live) Pending(context.Context) ([]Pending, error) { return d.pending(), nil }
+func (d *live) Pending(context.Context) ([]Pending, error) {
+	out := d.pending()
+	for _, m := range d.id.members.Former() {
+		if n := d.replica.HeldBack(m); n > 0 {
+			out = append(out, Pending{Device: DeviceRef{ID: m.ID.String(), Name: m.Label}, Since: m.RevokedAt.UTC(), Late: n})
+		}
+	}
+	return out, nil
+}
 
 func (d *live) pending() []Pending {
 	var out []Pending
@@ -39,7 +48,7 @@ func (d *live) Decide(_ context.Context, name string, accept bool) (done Decided
 	} else {
 		m, err := d.called(name)
 		if err != nil {
-			return done, err
+			return done, d.onlyShown(name, err)
 		}
 		devs = []device.ID{m.ID}
 	}
@@ -65,4 +74,16 @@ func (d *live) Decide(_ context.Context, name string, accept bool) (done Decided
 		return done, failure(CodeNotFound, "`roam pending` lists what is held back", "nothing%s is held back", of)
 	}
 	return done, nil
+}
+
+// onlyShown explains why nothing can be decided about a device that was removed and did
+// something later; it returns err for any other name.
+func (d *live) onlyShown(name string, err error) error {
+	for _, m := range d.id.members.Former() {
+		if strings.EqualFold(m.Label, name) && d.replica.HeldBack(m) > 0 {
+			return failure(CodeNotFound, "run `roam rescue DIR` on "+m.Label+", and copy what you want of DIR into the hive",
+				"%s was removed: what it did later is on that device alone", m.Label)
+		}
+	}
+	return err
 }

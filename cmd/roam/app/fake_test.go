@@ -247,6 +247,7 @@ func (d *fakeDevice) Pending(context.Context) ([]Pending, error) {
 	return []Pending{
 		{Device: DeviceRef{"id-2", "nas"}, Removes: 1500, Since: at, Paths: []Path{{Path: "/photos/1.jpg"}, {Path: "/x\xff"}}},
 		{Device: DeviceRef{"id-3", "desktop"}, Rewrites: 2001, Since: at, WholeTree: true},
+		{Device: DeviceRef{"id-4", "phone"}, Since: at, Late: 1},
 	}, nil
 }
 
@@ -258,6 +259,18 @@ func (d *fakeDevice) Decide(_ context.Context, name string, accept bool) (Decide
 		return Decided{Devices: []DeviceRef{{"id-2", "nas"}}}, nil
 	}
 	return Decided{}, failure(CodeNotFound, "`roam pending` lists what is held back", "nothing of %s is held back", name)
+}
+
+func (d *fakeDevice) Rescue(_ context.Context, dir string) (Rescued, error) {
+	switch filepath.Base(dir) {
+	case "nothing":
+		return Rescued{Dir: dir}, nil
+	case "full":
+		return Rescued{}, failure(CodeFailed, "name a new or empty folder", "the folder %s is not empty", dir)
+	case "part":
+		return Rescued{Dir: dir, Files: 1, Bytes: 2048, Lacking: 1, Missing: []Path{{Path: "/films/\xff.mkv"}}}, nil
+	}
+	return Rescued{Dir: dir, Files: 2, Bytes: 2048}, nil
 }
 
 func (d *fakeDevice) Invite(ctx context.Context, o InviteOptions, fn func(InviteEvent)) error {

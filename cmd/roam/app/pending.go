@@ -15,7 +15,10 @@ func (p *program) pendingCommand() *cobra.Command {
 		Short: "List changes of other devices that are held back",
 		Long: `List what other devices did that removes or rewrites much of the tree. It is held
 back on this device, with all that builds on it, until roam accept or roam reject;
-everything else goes on. mass_change_percent in config.toml says how much is much.`,
+everything else goes on. mass_change_percent in config.toml says how much is much.
+
+What a device did after it was removed from the hive is listed as well. It is never taken
+over: roam rescue, run on that device, copies it into a plain folder.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.pending(cmd.Context()) },
 	}
@@ -29,6 +32,11 @@ func (p *program) pending(ctx context.Context) error {
 
 // writePending writes x for a person: what the device does, and some files.
 func writePending(w io.Writer, x Pending) error {
+	if x.Late > 0 {
+		_, err := fmt.Fprintf(w, "%s made %s after it was removed, at %s; `roam rescue DIR` on it copies that out\n",
+			x.Device.Name, plural(int64(x.Late), "change", "changes"), timeText(x.Since))
+		return err
+	}
 	text := pendingText(x) + ", since " + timeText(x.Since) + "\n"
 	for _, f := range x.Paths {
 		text += "  " + quotePath(f.Path) + "\n"

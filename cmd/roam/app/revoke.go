@@ -22,8 +22,8 @@ func (p *program) revokeCommand() *cobra.Command {
 		Short: "Remove a device from the hive for good",
 		Long: `Remove the device NAME from the hive for good: it is disconnected at once,
 learns nothing new, and cannot read what is written from now on. What it had
-told the others stays; what it does later is held back. To return it has to be
-paired anew.
+told the others stays; what it does later is held back: roam rescue, run on it, copies
+that into a plain folder. To return it has to be paired anew.
 
 That takes the recovery sheet, which is read and not kept. A device can remove
 itself without one.

@@ -97,6 +97,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/resolve", s.resolve)
 	mux.HandleFunc("GET /v1/pending", s.pending)
 	mux.HandleFunc("POST /v1/pending", s.decide)
+	mux.HandleFunc("POST /v1/rescue", s.rescue)
 	s.history(mux)
 	mux.HandleFunc("POST /v1/invite", s.invite)
 	mux.HandleFunc("POST /v1/mount", s.mount)
@@ -289,6 +290,13 @@ func (s *server) decide(w http.ResponseWriter, r *http.Request) {
 	}
 	done, err := s.device.Decide(r.Context(), q.Device, q.Accept)
 	answer(w, &done, err)
+}
+
+func (s *server) rescue(w http.ResponseWriter, r *http.Request) {
+	if dir, ok := dirOf(w, r); ok {
+		done, err := s.device.Rescue(r.Context(), dir)
+		answer(w, &done, err)
+	}
 }
 
 func (s *server) invite(w http.ResponseWriter, r *http.Request) {

@@ -60,7 +60,7 @@ func writeStatus(w io.Writer, s Status, verbose bool, now time.Time) error {
 	}
 	row("device", "%s (%s), process %d", s.Device.Name, s.Device.Role, s.PID)
 	if s.Revoked {
-		row("hive", "this device was removed from it; its files can be read here and not be changed")
+		row("hive", "this device was removed from it; its files can be read here and not be changed, and `roam rescue` copies out what the others lack")
 	}
 	if len(s.Mounts) == 0 {
 		row("files at", "nowhere: no mount")

@@ -133,8 +133,14 @@ func unpack(v any) {
 	}
 }
 
-func (e *Entry) eachPath(fn func(*string, *[]byte))       { fn(&e.Path, &e.Path64) }
-func (w *Whereis) eachPath(fn func(*string, *[]byte))     { fn(&w.Path, &w.Path64) }
+func (e *Entry) eachPath(fn func(*string, *[]byte))   { fn(&e.Path, &e.Path64) }
+func (w *Whereis) eachPath(fn func(*string, *[]byte)) { fn(&w.Path, &w.Path64) }
+func (r *Rescued) eachPath(fn func(*string, *[]byte)) {
+	for i := range r.Missing {
+		fn(&r.Missing[i].Path, &r.Missing[i].Path64)
+	}
+}
+
 func (u *Unavailable) eachPath(fn func(*string, *[]byte)) { fn(&u.Path, &u.Path64) }
 
 func (c *Conflict) eachPath(fn func(*string, *[]byte)) {
@@ -195,6 +201,7 @@ func (s *Status) stamp() {
 
 func (p *Pending) stamp() { p.Schema, p.Paths, p.Since = Schema, list(p.Paths), p.Since.UTC() }
 
+func (r *Rescued) stamp() { r.Schema, r.Missing = Schema, list(r.Missing) }
 func (d *Decided) stamp() { d.Schema, d.Devices = Schema, list(d.Devices) }
 
 func (m *Member) stamp() {
