@@ -51,10 +51,9 @@ type Tree interface {
 }
 
 // Kept tells how many of those that [Account.After] counts git repositories keep. Of c
-// only the author and its clock matter; before and after are the tree without and with what is
-// judged. It looks at every loss, so ask only if these are too many.
-func (a *Account) Kept(e Effect, c Commit, before, after Tree) (removed, rewritten int, err error) {
-	k := keeper{a: a, e: e, c: c, before: before, after: after, dirs: map[tree.Ino]spot{}, repos: map[tree.Ino]*repository{}}
+// only the author and its clock matter; after is the tree with what is judged. It looks at every loss, so ask only if these are too many.
+func (a *Account) Kept(e Effect, c Commit, after Tree) (removed, rewritten int, err error) {
+	k := keeper{a: a, e: e, c: c, after: after, dirs: map[tree.Ino]spot{}, repos: map[tree.Ino]*repository{}}
 	for ino, l := range a.lost {
 		if _, again := e.Lost[ino]; again {
 			continue // below
@@ -100,8 +99,7 @@ const (
 	packDir
 	refsDir
 	headsDir
-	gitOther  // of no matter
-	essential // without which it is no repository
+	gitOther // of no matter
 	indexFile
 	headFile  // .git/HEAD
 	storeFile // an object or a part of a pack
@@ -127,12 +125,12 @@ type repository struct {
 
 // keeper is one run of [Account.Kept].
 type keeper struct {
-	a             *Account
-	e             Effect
-	c             Commit
-	before, after Tree
-	dirs          map[tree.Ino]spot
-	repos         map[tree.Ino]*repository
+	a     *Account
+	e     Effect
+	c     Commit
+	after Tree
+	dirs  map[tree.Ino]spot
+	repos map[tree.Ino]*repository
 }
 
 // find tells where a loss was.
@@ -163,23 +161,15 @@ func packed(size int64) int64 { return max(0, (size-idxFixed)/idxEntry) }
 func (in area) of(name string, dir bool) area {
 	switch in {
 	case worktree:
-		if name == ".git" {
-			return essential
-		}
 		return worktree
 	case gitDir:
-		switch {
-		case name == "objects" || name == "refs":
-			return essential
-		case name == "HEAD":
+		switch name {
+		case "HEAD":
 			return headFile
-		case name == "index":
+		case "index":
 			return indexFile
 		}
 	case objectsDir:
-		if name == "pack" {
-			return essential
-		}
 		if dir && len(name) == 2 {
 			return storeFile
 		}
@@ -190,10 +180,6 @@ func (in area) of(name string, dir bool) area {
 	case packDir:
 		if strings.HasPrefix(name, "pack-") {
 			return storeFile
-		}
-	case refsDir:
-		if name == "heads" {
-			return essential
 		}
 	case headsDir:
 		return headsDir
@@ -310,9 +296,7 @@ func (k *keeper) add(at spot, l Loss) {
 		s := stateOf(l.Before)
 		r.index = max(r.index, s.content.Size)
 	case headFile:
-		r.broken = r.broken || inPlace || l.Kind == Removed
-	case essential:
-		r.broken = r.broken || l.Kind == Removed
+		r.broken = r.broken || inPlace
 	default:
 	}
 }
@@ -325,6 +309,11 @@ func (k *keeper) kept(git tree.Ino, r *repository) (removed, rewritten int, err 
 	}
 	if s := stateOf(recs); r.broken || !s.shown || s.madeBy(k.c) {
 		return 0, 0, nil
+	}
+	for _, name := range []string{"HEAD", "objects", "refs"} { // else git takes it for none
+		if _, s, err := named(k.after, git, name); err != nil || !s.shown {
+			return 0, 0, err
+		}
 	}
 	if r.heads > mostHeads {
 		if _, s, err := named(k.after, git, "packed-refs"); err != nil || !s.shown || !s.madeBy(k.c) {
@@ -339,22 +328,13 @@ func (k *keeper) kept(git tree.Ino, r *repository) (removed, rewritten int, err 
 		removed = r.store
 	}
 	for _, name := range []string{"index", "index.lock"} {
-		_, was, err := named(k.before, git, name)
-		if err != nil {
-			return 0, 0, err
-		}
 		_, is, err := named(k.after, git, name)
 		if err != nil {
 			return 0, 0, err
 		}
 		r.indexed = r.indexed || is.shown && is.madeBy(k.c)
-		r.index = max(r.index, was.content.Size, is.content.Size)
+		r.index = max(r.index, is.content.Size)
 	}
-	if k.a.index == nil {
-		k.a.index = map[tree.Ino]int64{}
-	}
-	r.index = max(r.index, k.a.index[git])
-	k.a.index[git] = r.index
 	if !r.indexed {
 		return removed, 0, nil
 	}

@@ -195,6 +195,16 @@ func TestGit(t *testing.T) {
 			}
 			c.save(c.loose, name(1), text("ransom"))
 		}, true},
+		{"encryption in place of the work tree and HEAD after a commit", func(c *clone) {
+			c.save(c.git, "index", sized("fresh", tracked*80))
+			c.encrypt(c.at, tracked)
+			c.rewrite(c.git, "HEAD")
+		}, true},
+		{"the objects are moved away after a checkout", func(c *clone) {
+			c.checkout(200, tracked*80)
+			c.w.commit(other, func(e *tree.Edit) error { return e.Rename(c.git, "objects", tree.Root, "elsewhere", false, false) })
+			c.w.each(other, 10, func(e *tree.Edit, i int) error { return unlink(c.at)(e, tracked-1-i) })
+		}, true},
 		{"the repository is removed after a checkout", func(c *clone) {
 			c.checkout(200, tracked*80)
 			c.w.commit(other, func(e *tree.Edit) error { return e.Rename(c.top, ".git", tree.Root, "elsewhere", false, false) })
@@ -204,6 +214,12 @@ func TestGit(t *testing.T) {
 			c.w.commit(other, func(e *tree.Edit) error { return e.Rename(c.top, ".git", c.top, "old", false, false) })
 			git := c.w.dir(other, c.top, ".git")
 			c.add(other, git, "index", sized("fresh", tracked*80))
+			c.w.each(other, tracked, unlink(c.at))
+		}, true},
+		{"rm -rf of the files of a repository within, after a commit to the outer one", func(c *clone) {
+			c.w.dir(owner, c.at, ".git")
+			c.w.now = c.w.now.Add(24 * time.Hour)
+			c.save(c.git, "index", sized("fresh", tracked*80))
 			c.w.each(other, tracked, unlink(c.at))
 		}, true},
 		{"a linked work tree", func(c *clone) {
@@ -244,6 +260,33 @@ func TestGitKeepsNoMoreThanTheIndex(t *testing.T) {
 	c.checkout(1200, 64*50)
 	if want := [2]int{100, 0}; small.kept != want || !small.held {
 		t.Fatalf("kept are %v, want %v; held %v", small.kept, want, small.held)
+	}
+}
+
+// hiding is a tree that has forgotten a directory which was removed.
+type hiding struct {
+	guard.Tree
+	dir tree.Ino
+}
+
+func (h hiding) Records(ino tree.Ino) ([]tree.Record, error) {
+	if ino == h.dir {
+		return nil, nil
+	}
+	return h.Tree.Records(ino)
+}
+
+// TestGitRemovesDirectories: what was in a directory that is gone was in its repository.
+func TestGitRemovesDirectories(t *testing.T) {
+	w := newWorld(t)
+	c := newClone(w, owner, w.dir(owner, tree.Root, "repo"))
+	w.now = w.now.Add(24 * time.Hour)
+	c.add(other, c.git, "index.lock", text(""))
+	w.each(other, tracked, unlink(c.at))
+	w.commit(other, func(e *tree.Edit) error { return e.Rmdir(c.top, "src") })
+	removed, _, err := w.account.Clone().Kept(guard.Effect{}, guard.Commit{Author: other, Wall: w.now.UnixNano()}, hiding{w.mem, c.at})
+	if err != nil || removed != tracked+1 || w.held {
+		t.Fatalf("%d are kept, %v; held %v", removed, err, w.held)
 	}
 }
 

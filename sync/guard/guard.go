@@ -94,8 +94,7 @@ type Account struct {
 	at    map[tree.Place]tree.Ino // where they were
 	by    map[tree.Ino]tree.Ino   // what took the place of one -> that one
 	kinds [Replaced + 1]int
-	found map[tree.Ino]spot  // in which repositories losses are, as far as that was asked
-	index map[tree.Ino]int64 // the largest index of a repository that was seen, bytes
+	found map[tree.Ino]spot // in which repositories losses are, as far as that was asked
 }
 
 // Effect is what one commit does to an account.

@@ -81,7 +81,7 @@ func (w *world) judge(ch tree.Change, wall int64) {
 	if err := after.Apply(d); err != nil {
 		w.t.Fatal(err)
 	}
-	gone, changed, err := w.account.Kept(x, guard.Commit{Author: other, Wall: wall}, w.mem, after)
+	gone, changed, err := w.account.Kept(x, guard.Commit{Author: other, Wall: wall}, after)
 	if err != nil {
 		w.t.Fatal(err)
 	}

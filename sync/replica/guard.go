@@ -147,7 +147,7 @@ func (r *Replica) overLocked(a *guard.Account, e guard.Effect, c guard.Commit, g
 	if err != nil {
 		return false, err
 	}
-	files, old, err := a.Kept(e, c, r.st, is)
+	files, old, err := a.Kept(e, c, is)
 	if err != nil || files+old == 0 {
 		return true, err
 	}
