@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/roamfs/roamfs/sync/guard"
 	"github.com/roamfs/roamfs/sync/tree"
@@ -537,5 +538,36 @@ func TestRejectOfMoreThanACommit(t *testing.T) {
 				w.disconnect()
 			}
 		})
+	}
+}
+
+// TestNamesAreCountedAsFarAsTheyMatter: how many names there are is read no further
+// than what was taken away asks for, again only for more, or later.
+func TestNamesAreCountedAsFarAsTheyMatter(t *testing.T) {
+	d := hive(t, 1)[0]
+	const all = 50
+	for i := range all {
+		d.write(fmt.Sprint("f", i), "x")
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range []struct {
+		what         string
+		enough, want int
+		later        time.Duration
+	}{
+		{"twice as far as is asked", 5, 10, 0},
+		{"as before", 10, 10, 0},
+		{"further", 11, 22, 0},
+		{"less", 5, 22, 0},
+		{"all of them", 40, all, 0},
+		{"more than there are", 400, all, 0},
+		{"later", 5, 10, 11 * time.Minute},
+		{"when the clock was set back", 6, 12, -time.Hour},
+	} {
+		d.skew.Add(int64(c.later))
+		if n, err := d.namesLocked(c.enough); err != nil || n != c.want {
+			t.Errorf("%s: %d names, %v, want %d", c.what, n, err, c.want)
+		}
 	}
 }
