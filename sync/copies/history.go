@@ -189,13 +189,8 @@ func (k *Keeper) OldOnlyHere(ctx context.Context) (bytes int64, all bool, err er
 		return 0, false, err
 	}
 	alone := map[block.ID]int64{}
-	looked := map[block.ID]struct{}{} // contents: most are in many snapshots
 	each := func(r Ref) error {
-		if _, again := looked[r.ID]; again || r.ID.IsZero() {
-			return nil
-		}
-		looked[r.ID] = struct{}{}
-		if err := ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil || r.ID.IsZero() {
 			return err
 		}
 		parts, err := k.parts(r)

@@ -14,7 +14,7 @@ type HistoryStatus struct {
 }
 
 // The snapshots are gone through when something was heard that matters, and every
-// pastEvery, but for a fiftieth of the time at most.
+// pastEvery if the tree has changed, but for a fiftieth of the time at most.
 const (
 	pastEvery = 10 * time.Minute
 	pastRest  = 2 * time.Second
@@ -31,14 +31,18 @@ func (p *past) recount() {
 
 // count counts what of old versions is on this device only, until ctx ends.
 func (p *past) count(ctx context.Context) error {
-	rest := pastRest
+	rest, seen := pastRest, uint64(0)
 	for p.recount(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-p.again:
 		case <-time.After(pastEvery):
+			if p.d.replica.Changes() == seen {
+				continue
+			}
 		}
+		seen = p.d.replica.Changes()
 		if began := time.Now(); p.d.keeper.Settled() {
 			bytes, all, err := p.d.keeper.OldOnlyHere(ctx)
 			if err == nil {
