@@ -210,6 +210,8 @@ func TestDecisions(t *testing.T) {
 			to := w.dir(other, tree.Root, "elsewhere")
 			w.each(other, 1500, func(e *tree.Edit, i int) error { return e.Rename(d, name(i), to, name(i), false, false) })
 		}, false, 0, 0},
+		{"deletion of half of the tree", 2600, func(w *world, d tree.Ino) { w.each(other, 1300, unlink(d)) }, true, 1300, 0},
+		{"encryption in place of everything", 1300, func(w *world, d tree.Ino) { w.each(other, 1300, w.write(d, "ransom")) }, true, 0, 1300},
 		{"rm -rf of 15 percent", 10000, func(w *world, d tree.Ino) { w.each(other, 1500, unlink(d)) }, true, 1500, 0},
 		{"rm -rf of 9 percent", 13000, func(w *world, d tree.Ino) { w.each(other, 1170, unlink(d)) }, false, 1170, 0},
 		{"900 files are deleted", 1000, func(w *world, d tree.Ino) { w.each(other, 900, unlink(d)) }, false, 900, 0},

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/roamfs/roamfs/sync/block"
 	"github.com/roamfs/roamfs/sync/guard"
 	"github.com/roamfs/roamfs/sync/tree"
 )
@@ -569,5 +570,59 @@ func TestNamesAreCountedAsFarAsTheyMatter(t *testing.T) {
 		if n, err := d.namesLocked(c.enough); err != nil || n != c.want {
 			t.Errorf("%s: %d names, %v, want %d", c.what, n, err, c.want)
 		}
+	}
+}
+
+// TestCheckoutIsNotHeld: neither by its commits, also if those come late, nor in a
+// whole state.
+func TestCheckoutIsNotHeld(t *testing.T) {
+	for _, whole := range []bool{false, true} {
+		t.Run(fmt.Sprint("whole ", whole), func(t *testing.T) {
+			n := hive(t, 3)
+			w := []*wire{connect(n[0], n[1]), connect(n[0], n[2])}
+			big := func(d *node, dir, name, what string) {
+				t.Helper()
+				c := tree.Content{Kind: tree.File, Mode: 0o644, Size: 1 << 20, Ref: tree.Ref{ID: block.Sum([]byte(what))}}
+				if _, err := d.Create(d.at(dir).Ino, name, c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n[2].photos()
+			for _, dir := range []string{".git", ".git/objects", ".git/refs"} {
+				n[2].mkdir("p/" + dir)
+			}
+			n[2].write("p/.git/HEAD", "ref")
+			big(n[2], "p/.git", "index", "index")
+			agree(t, n...)
+			w[0].disconnect()
+			n[1].share = guard.Share
+			n[1].restart()
+			n[1].sessions.rest = 0
+			if whole {
+				n[0].keep = 2000
+				w[1].disconnect()
+				n[0].restart()
+			}
+			big(n[0], "p/.git", "index.lock", "new index")
+			n[0].removeAllBut(-1)
+			git := n[0].at("p/.git").Ino
+			if err := n[0].Rename(git, "index.lock", git, "index", false, false); err != nil {
+				t.Fatal(err)
+			}
+			if whole {
+				n[0].history("later")
+			}
+			w[0] = connect(n[0], n[1])
+			if whole {
+				w[1] = connect(n[0], n[2])
+			}
+			agree(t, n...)
+			if n[1].said.count("takes away much") != 0 {
+				t.Error("the checkout was held back")
+			}
+			for _, x := range w {
+				x.disconnect()
+			}
+		})
 	}
 }
