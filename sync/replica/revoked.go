@@ -153,15 +153,12 @@ func (r *Replica) HeldBack(dev device.Member) (n uint64) {
 }
 
 // Lacking calls fn with every content that this device wrote and the others lack as far
-// as is known here: its commit lies beyond the cutoff of a revocation, or nobody said to
-// know it. Conflict copies come with the inode that they are of.
+// as is known here: no member has said that it knows the commit. What one has taken over
+// counts for all, also beyond the cutoff. Conflict copies come with the inode that they are of.
 func (r *Replica) Lacking(fn func(ino tree.Ino, c tree.Content) error) error {
 	former, _ := r.cfg.Members.WasMember(r.cfg.Key.ID())
 	lacks := func(d tree.Dot) bool {
-		if d.Actor != r.cfg.Actor && !madeBy(former, d.Actor) {
-			return false
-		}
-		return r.Revoked() && d.Ctr > r.cfg.Members.Cutoff(d.Actor).Ctr || !r.Shared(d)
+		return (d.Actor == r.cfg.Actor || madeBy(former, d.Actor)) && !r.Shared(d)
 	}
 	// Snaps stand in for content that somebody removed: they count for an inode that has none.
 	var ino tree.Ino

@@ -313,8 +313,8 @@ func TestFormerIsNotHeard(t *testing.T) {
 	}
 }
 
-// TestLacking: a device tells what of its own work the others lack: what nobody has
-// said to know and, once it is revoked, what lies beyond the cutoff, whoever was shown it.
+// TestLacking: a device tells what of its own work the others lack, also after it was
+// revoked and can publish no more.
 func TestLacking(t *testing.T) {
 	n := hive(t, 2)
 	lost := n[1]
