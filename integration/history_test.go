@@ -206,7 +206,8 @@ func TestWhereVersionsAre(t *testing.T) {
 			Complete bool
 		}
 		Safe bool `json:"safe_to_stop"`
-	}) {
+	},
+	) {
 		t.Helper()
 		text, err := laptop.Run(t.Context(), "status", "--json")
 		laptop.check(err)

@@ -24,7 +24,7 @@ type device struct {
 	view    *tree.View
 	ctr     uint64
 	index   uint64
-	ops     int // in the open batch
+	ops     int   // in the open batch
 	stopped error // why nothing is changed, or nil
 	locals  map[tree.Ino]Local
 	drafts  map[tree.Ino]tree.Draft

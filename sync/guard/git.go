@@ -185,6 +185,7 @@ func (in area) of(name string, dir bool) area {
 		return headsDir
 	case nowhere:
 		return nowhere
+	default:
 	}
 	return gitOther
 }

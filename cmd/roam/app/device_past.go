@@ -31,7 +31,7 @@ func (p *past) recount() {
 
 // count counts what of old versions is on this device only, until ctx ends.
 func (p *past) count(ctx context.Context) error {
-	rest, seen := pastRest, uint64(0)
+	seen := uint64(0)
 	for p.recount(); ; {
 		select {
 		case <-ctx.Done():
@@ -43,6 +43,7 @@ func (p *past) count(ctx context.Context) error {
 			}
 		}
 		seen = p.d.replica.Changes()
+		rest := pastRest
 		if began := time.Now(); p.d.keeper.Settled() {
 			bytes, all, err := p.d.keeper.OldOnlyHere(ctx)
 			if err == nil {
@@ -53,7 +54,6 @@ func (p *past) count(ctx context.Context) error {
 			rest = max(pastRest, pastShare*time.Since(began))
 		} else {
 			p.recount() // what the tree needs cannot be told apart yet
-			rest = pastRest
 		}
 		select {
 		case <-ctx.Done():
