@@ -26,6 +26,9 @@ type rescued struct {
 // mostMissing bounds how many files are named that could not be copied.
 const mostMissing = 100
 
+// settleTime is how long it is waited for that the account of what is only here goes on.
+const settleTime = 5 * time.Second
+
 // Rescue copies what the other devices lack into the folder dir; see [Device].
 func (d *live) Rescue(ctx context.Context, dir string) (done Rescued, err error) {
 	if err := refuseRescueInto(dir); err != nil {
@@ -89,6 +92,9 @@ func emptyFolder(dir string) error {
 // lacking finds what of this device's own work does not count in the hive or is not
 // known to be known to another device, and all of which some bytes are only here, by path.
 func (d *live) lacking(ctx context.Context) (out []rescued, err error) {
+	if err := d.await(ctx, settleTime, d.keeper.Settled); err != nil && !errors.Is(err, errNoProgress) {
+		return nil, err
+	}
 	versions := map[tree.Ino][]tree.Content{}
 	if err := d.replica.Lacking(func(ino tree.Ino, c tree.Content) error {
 		versions[ino] = append(versions[ino], c)
@@ -131,11 +137,18 @@ func (d *live) lacking(ctx context.Context) (out []rescued, err error) {
 			sum := sha256.Sum256(append(append([]byte{}, c.Ref.ID[:]...), c.Inline...))
 			v := tree.Node{Ino: tree.Ino{0xff, 'R', 'V'}, Kind: c.Kind, Mode: n.Mode, Size: c.Size, MTime: c.MTime, Ref: c.Ref, Inline: c.Inline}
 			copy(v.Ino[3:], sum[:])
-			out = append(out, rescued{fmt.Sprintf("%s (other version %d)", at, i+1), v})
+			out = append(out, rescued{otherName(at, i+1), v})
 		}
 	}
 	slices.SortFunc(out, func(a, b rescued) int { return strings.Compare(a.path, b.path) })
 	return out, nil
+}
+
+// otherName is the path for the nth other version of the file at path at.
+func otherName(at string, n int) string {
+	dir, name := path.Split(at)
+	suffix := fmt.Sprintf(" (other version %d)", n)
+	return dir + name[:min(len(name), tree.MaxName-len(suffix))] + suffix
 }
 
 // unreadableError says that a file cannot be read here, through no fault of the disk that
