@@ -77,22 +77,26 @@ func (w *world) judge(ch tree.Change, wall int64) {
 	w.account.Expire(wall)
 	x := must(w.account.Assess(guard.Commit{Author: other, Wall: wall, Delta: d}, wall, w.mem.Records))(w.t)
 	removed, rewritten := w.account.After(x)
-	after := guard.NewOverlay(w.mem)
-	if err := after.Apply(d); err != nil {
-		w.t.Fatal(err)
+	over := func(removed, rewritten int) bool {
+		names := func(int) (int, error) { return w.names() + removed, nil }
+		return must(guard.Limits{Share: guard.Share}.Over(removed, rewritten, names))(w.t)
 	}
-	gone, changed, err := w.account.Kept(x, guard.Commit{Author: other, Wall: wall}, after)
-	if err != nil {
-		w.t.Fatal(err)
+	if over(removed, rewritten) {
+		after := guard.NewOverlay(w.mem)
+		if err := after.Apply(d); err != nil {
+			w.t.Fatal(err)
+		}
+		gone, changed, err := w.account.Kept(x, guard.Commit{Author: other, Wall: wall}, after)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.kept = [2]int{gone, changed}
+		w.held = w.held || over(removed-gone, rewritten-changed)
 	}
 	w.account.Apply(x)
 	if r, n := w.account.Count(); r != removed || n != rewritten {
 		w.t.Fatalf("after the effect %d and %d, foretold %d and %d", r, n, removed, rewritten)
 	}
-	w.kept = [2]int{gone, changed}
-	removed, rewritten = removed-gone, rewritten-changed
-	over := must(guard.Limits{Share: guard.Share}.Over(removed, rewritten, func(int) (int, error) { return w.names() + removed, nil }))(w.t)
-	w.held = w.held || over
 }
 
 func (w *world) names() (n int) {
