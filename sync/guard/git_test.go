@@ -151,6 +151,32 @@ func TestGit(t *testing.T) {
 			c.w.commit(other, func(e *tree.Edit) error { return e.Unlink(c.pack, "pack-1.idx") })
 			c.w.each(other, 1, unlink(c.at))
 		}, true},
+		{"objects are removed and an old pack is copied over itself", func(c *clone) {
+			idx := sized("idx", 1072+28*tracked)
+			c.add(owner, c.pack, "pack-0.idx", idx)
+			c.w.now = c.w.now.Add(24 * time.Hour)
+			c.save(c.pack, "pack-0.idx", idx)
+			c.w.each(other, tracked, unlink(c.loose))
+		}, true},
+		{"objects are removed and an old pack is copied over itself, all at once", func(c *clone) {
+			idx := sized("idx", 1072+28*tracked)
+			c.add(owner, c.pack, "pack-0.idx", idx)
+			c.w.now = c.w.now.Add(24 * time.Hour)
+			c.w.commit(other, func(e *tree.Edit) error {
+				if _, err := e.Create(c.pack, "lock", idx); err != nil {
+					return err
+				}
+				if err := e.Rename(c.pack, "lock", c.pack, "pack-0.idx", false, false); err != nil {
+					return err
+				}
+				for i := range tracked {
+					if err := unlink(c.loose)(e, i); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}, true},
 		{"objects are removed and a small pack is added", func(c *clone) {
 			c.add(other, c.pack, "pack-1.idx", sized("idx", 1072+28*100))
 			c.w.each(other, tracked, unlink(c.loose))
