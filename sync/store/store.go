@@ -105,6 +105,9 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 		WithDetectConflicts(false). // writers are ordered by the replica
 		WithMetricsEnabled(false).
 		WithLogger(quiet{log})
+	// Up to 18 tables are built at once while very much is written, each in twice its
+	// size of memory.
+	opt.TableSizeMultiplier = 1
 	db, err := badger.Open(opt)
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", dir, err)
