@@ -98,6 +98,7 @@ type Mount struct {
 
 	mu         sync.Mutex
 	nodes      map[tree.Ino]weak.Pointer[node]
+	most       int // nodes that there were since the map was made
 	generation uint64
 	reported   map[tree.Ino]time.Time // last log line about an inode
 }

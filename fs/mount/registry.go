@@ -2,6 +2,7 @@ package mount
 
 import (
 	"context"
+	"maps"
 	"runtime"
 	"weak"
 
@@ -65,6 +66,7 @@ func (m *Mount) node(ctx context.Context, parent *node, t tree.Node) *node {
 	m.generation++ // each node has its own, so that go-fuse never takes two for one
 	parent.NewInode(ctx, n, fs.StableAttr{Mode: typeBits(t.Kind), Ino: number(t.Ino), Gen: m.generation})
 	m.nodes[t.Ino] = weak.Make(n)
+	m.most = max(m.most, len(m.nodes))
 	runtime.AddCleanup(n, m.sweep, t.Ino)
 	return n
 }
@@ -75,6 +77,11 @@ func (m *Mount) sweep(ino tree.Ino) {
 	defer m.mu.Unlock()
 	if p, ok := m.nodes[ino]; ok && p.Value() == nil {
 		delete(m.nodes, ino)
+	}
+	if m.most > 1<<12 && len(m.nodes) < m.most/8 { // a map does not shrink by itself
+		fewer := make(map[tree.Ino]weak.Pointer[node], len(m.nodes))
+		maps.Copy(fewer, m.nodes)
+		m.nodes, m.most = fewer, len(fewer)
 	}
 }
 

@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
+	"maps"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
 	"time"
 )
 
@@ -14,6 +16,12 @@ const (
 	restAlloc = 8 << 20     // bytes allocated in that time, up to which it rests; one that writes files: 75 MiB
 	restWorth = 32 << 20    // bytes allocated since, from which on collecting is worth its 60 ms
 	restLast  = 27          // ticks of rest after which it has all been given back
+
+	// After so many ticks of rest the kernel is asked to forget inodes if it knows more
+	// than so many, with what the mount keeps of them: 800 MiB after something went through
+	// a million files. Not sooner, since programs may use what is cached without a word.
+	restForget = 600
+	restInodes = 100_000
 )
 
 // returnMemory gives memory back to the system whenever the daemon has come to
@@ -52,6 +60,10 @@ func (d *live) returnMemory(ctx context.Context) error {
 			resting = 0
 		}
 		last = now
+		if resting == restForget {
+			d.forget(restInodes)
+			next = resting + 1 // it comes in answer
+		}
 		first := resting > 0 && now-returned > restWorth
 		again := next > 0 && resting >= next
 		if !first && !again {
@@ -64,5 +76,15 @@ func (d *live) returnMemory(ctx context.Context) error {
 		if next = 3 * resting; next > restLast {
 			next = 0
 		}
+	}
+}
+
+// forget has the kernel forget inodes that nothing uses, if a mount knows more than most.
+func (d *live) forget(most int) {
+	d.mu.Lock()
+	mounts := slices.Collect(maps.Values(d.mounts))
+	d.mu.Unlock()
+	for _, m := range mounts {
+		m.Shrink(most)
 	}
 }
