@@ -75,6 +75,9 @@ func (r *Replica) closeBatchLocked() error {
 		r.open.reset()
 		return nil
 	}
+	if err := r.collectLocked(); err != nil {
+		return err
+	}
 	delta, err := r.open.delta(dot).Encode()
 	if err != nil {
 		return err

@@ -170,12 +170,18 @@ func Open(cfg Config) (*Replica, error) {
 	if err := r.finish(); err != nil {
 		return nil, fmt.Errorf("open tree: %w", err)
 	}
+	if err := r.anchorBatch(); err != nil {
+		return nil, fmt.Errorf("open tree: %w", err)
+	}
 	if err := r.finishGuard(); err != nil {
 		return nil, fmt.Errorf("open tree: %w", err)
 	}
 	if _, err := r.publish(); err != nil {
 		return nil, fmt.Errorf("open tree: %w", err)
 	}
+	r.mu.Lock()
+	r.view.Words(r.vector, r.vector, r.wordsLocked())
+	r.mu.Unlock()
 	return r, nil
 }
 
