@@ -88,6 +88,13 @@ func (r *Replica) wordsLocked() (words []tree.Vector) {
 		case said.log != log:
 			words = append(words, nil)
 		default:
+			// Its last commit that came is a word as well: it had seen all that
+			// it had said before, and ends what it had done so far.
+			own := tree.Actor(m.Actors[len(m.Actors)-1])
+			if n := r.vector[own]; n > said.knows[own] {
+				said.knows = said.knows.Clone()
+				said.knows[own] = n
+			}
 			words = append(words, said.knows)
 		}
 	}
