@@ -15,10 +15,12 @@ import (
 //
 // # Who has to know
 //
-// The members of the membership log, by their last word (words.go). A word is what
-// was on the disk of a device after a publish, which has put its work so far into
-// commits, as the rule needs it. It counts if it was said under the very log
-// that is known here now, for three reasons:
+// The members of the membership log, by their last word: what they told this device
+// (words.go), which is what was on their disk after a publish, and what they
+// had seen when they made the last commit that is known here, which also reaches those
+// who never meet. Either comes when their work so far is in commits, as the rule needs
+// it. It counts if it was said under the very log that is known here now, for
+// three reasons:
 //
 //   - A new device takes its state from some member, which may have less than it
 //     says later. As it serves members only, it knew of the new one then,
@@ -83,20 +85,22 @@ func (r *Replica) wordsLocked() (words []tree.Vector) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, m := range members.Members() {
-		switch said := w.of[m.ID]; {
-		case m.ID == r.cfg.Key.ID():
-		case said.log != log:
-			words = append(words, nil)
-		default:
-			// Its last commit that came is a word as well: it had seen all that
-			// it had said before, and ends what it had done so far.
-			own := tree.Actor(m.Actors[len(m.Actors)-1])
-			if n := r.vector[own]; n > said.knows[own] {
-				said.knows = said.knows.Clone()
-				said.knows[own] = n
-			}
-			words = append(words, said.knows)
+		if m.ID == r.cfg.Key.ID() {
+			continue
 		}
+		var knows tree.Vector
+		last := r.heads[tree.Actor(m.Actors[len(m.Actors)-1])].word
+		for _, said := range []word{w.of[m.ID], last} {
+			switch {
+			case said.knows == nil || said.log != log:
+			case knows == nil:
+				knows = said.knows
+			default: // the later one says more; that is true of both together
+				knows = knows.Clone()
+				knows.Merge(said.knows)
+			}
+		}
+		words = append(words, knows)
 	}
 	for _, m := range members.Former() {
 		for _, a := range m.Actors {

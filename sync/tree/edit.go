@@ -40,7 +40,7 @@ type Edit struct {
 // clock). index must be different for each Edit of the same dot: it goes into
 // the names of new inodes.
 func (v *View) Edit(dot Dot, index uint64, now int64) *Edit {
-	return &Edit{v: v, dot: dot, index: index, now: now, done: newSteps(), stage: newSteps()}
+	return &Edit{v: v, dot: dot, index: index, now: now, done: newSteps(), stage: newSteps(), placed: map[Ino]struct{}{}}
 }
 
 // Change returns what the State has to take, in order. It is the caller's.
@@ -82,7 +82,7 @@ func (e *Edit) do(op func() error) error {
 		return e.err
 	}
 	n := e.n
-	e.placed = map[Ino]struct{}{}
+	clear(e.placed)
 	err := op()
 	if err == nil {
 		err = e.uphold()
