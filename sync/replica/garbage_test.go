@@ -375,6 +375,125 @@ func TestGarbageAndOldImage(t *testing.T) {
 	}
 }
 
+// TestGarbageAndNewActor: what a device said does not count once it is known that it
+// goes on as another actor, and so may know less.
+func TestGarbageAndNewActor(t *testing.T) {
+	n := hive(t, 3)
+	end := mesh(n...)
+	n[0].mkdir("d")
+	rest(t, n...)
+	copied := n[2].twin()
+	n[0].rmdir("d")
+	rest(t, n...)
+	end()
+	n[2].close()
+	copied.reborn()
+	if err := n[0].MergeMembers(copied.key.ID(), copied.log.Encode()); err != nil { // as any member passes it on
+		t.Fatal(err)
+	}
+	if err := n[1].MergeMembers(copied.key.ID(), copied.log.Encode()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		n[i%2].write("h", fmt.Sprint(i))
+		meet(t, n[0], n[1])
+	}
+	if g := n[0].garbage(); g != 1 {
+		t.Fatalf("%d skeletons", g)
+	}
+	copied.open()
+	t.Cleanup(copied.close)
+	for i := range 3 {
+		meet(t, n[0], copied)
+		meet(t, n[1], copied)
+		n[0].write("h", fmt.Sprint("again", i))
+	}
+	if g := n[0].garbage(); g != 0 {
+		t.Errorf("%d skeletons", g)
+	}
+}
+
+// TestGarbageAndLeaver: a device has left the hive. What it did before counts, and
+// is still to come.
+func TestGarbageAndLeaver(t *testing.T) {
+	n := hive(t, 3)
+	end := mesh(n...)
+	n[0].mkdir("d")
+	rest(t, n...)
+	end()
+	left := n[2]
+	left.write("d/f", "x")
+	if err := left.Revoke(left.key, left.key.ID(), device.ClassRetired); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range n[:2] {
+		if err := d.MergeMembers(left.key.ID(), left.log.Encode()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n[0].rmdir("d")
+	for i := range 4 {
+		n[i%2].write("h", fmt.Sprint(i))
+		meet(t, n[0], n[1])
+	}
+	if g := n[0].garbage(); g != 1 {
+		t.Errorf("%d skeletons", g)
+	}
+	for ctr := uint64(1); ctr <= left.known()[left.actor]; ctr++ {
+		c := left.commit(ctr)
+		if _, err := n[0].adoptFrom(left.key.ID(), c.Manifest, c.Delta); err != nil {
+			t.Fatal(err)
+		}
+	}
+	meet(t, n[0], n[1])
+	if got := n[1].listing(); !strings.Contains(got, "/d/f file") || strings.Contains(got, tree.RecoveredName) {
+		t.Errorf("shown:\n%s", got)
+	}
+	n[0].rm("d/f")
+	n[0].rmdir("d")
+	for i := range 4 {
+		n[i%2].write("h", fmt.Sprint("again", i))
+		meet(t, n[0], n[1])
+	}
+	if g := n[0].garbage(); g != 0 {
+		t.Errorf("%d skeletons", g)
+	}
+}
+
+// TestGarbageOfDraft: what a delete has left of a file goes, and what the user is
+// still writing to it stays.
+func TestGarbageOfDraft(t *testing.T) {
+	n := hive(t, 2)
+	w := connect(n[0], n[1])
+	n[0].write("g", "x")
+	rest(t, n...)
+	w.disconnect()
+	g := n[0].at("g")
+	if err := n[0].PutDraft(tree.Draft{Ino: g.Ino, Base: g.Base, Data: []byte("draft")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n[0].Chmod(g.Ino, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n[1].rm("g")
+	for i := range 4 {
+		meet(t, n[0], n[1])
+		n[0].write("h", fmt.Sprint(i))
+	}
+	meet(t, n[0], n[1])
+	if n[0].garbage() != 0 {
+		t.Fatal("the mode is still there")
+	}
+	drafts, err := n[0].Drafts()
+	if err != nil || len(drafts) != 1 || drafts[0].Ino != g.Ino {
+		t.Fatalf("drafts %v, %v", drafts, err)
+	}
+	back, err := n[0].Write(g.Ino, g.Base, tree.Content{Kind: tree.File, Size: 3, Inline: []byte("new"), Mode: 0o644}, true)
+	if err != nil || n[0].at("g").Ino != back.Ino {
+		t.Fatalf("written as %v, %v:\n%s", back, err, n[0].listing())
+	}
+}
+
 // TestRestoreWithoutSkeleton: a directory of an earlier state is brought back though nothing of
 // it is left.
 func TestRestoreWithoutSkeleton(t *testing.T) {
