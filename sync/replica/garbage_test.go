@@ -460,37 +460,66 @@ func TestGarbageAndLeaver(t *testing.T) {
 	}
 }
 
-// TestGarbageOfDraft: what a delete has left of a file goes, and what the user is
-// still writing to it stays.
+// TestGarbageOfDraft: what a delete has left of a file goes, a name here, and what
+// the user is still writing to it stays.
 func TestGarbageOfDraft(t *testing.T) {
 	n := hive(t, 2)
-	w := connect(n[0], n[1])
-	n[0].write("g", "x")
-	rest(t, n...)
-	w.disconnect()
-	g := n[0].at("g")
+	n[0].write("g", "older")
+	n[1].write("g", "x")
+	meet(t, n[0], n[1])
+	cs, err := n[0].Conflicts()
+	if err != nil || len(cs) != 1 {
+		t.Fatalf("conflicts %v, %v", cs, err)
+	}
+	g := n[0].at(cs[0].Name)
 	if err := n[0].PutDraft(tree.Draft{Ino: g.Ino, Base: g.Base, Data: []byte("draft")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := n[0].Chmod(g.Ino, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	n[1].rm("g")
-	for i := range 4 {
-		meet(t, n[0], n[1])
-		n[0].write("h", fmt.Sprint(i))
-	}
+	n[0].rm("g") // gives the other one its name for good
+	n[1].rm(cs[0].Name)
 	meet(t, n[0], n[1])
+	if n[0].garbage() != 1 || n[1].garbage() != 1 {
+		t.Fatalf("%d and %d names without content", n[0].garbage(), n[1].garbage())
+	}
+	for i := range 4 {
+		n[0].write("h", fmt.Sprint(i))
+		meet(t, n[0], n[1])
+	}
 	if n[0].garbage() != 0 {
-		t.Fatal("the mode is still there")
+		t.Fatal("the name is still there")
 	}
 	drafts, err := n[0].Drafts()
 	if err != nil || len(drafts) != 1 || drafts[0].Ino != g.Ino {
 		t.Fatalf("drafts %v, %v", drafts, err)
 	}
-	back, err := n[0].Write(g.Ino, g.Base, tree.Content{Kind: tree.File, Size: 3, Inline: []byte("new"), Mode: 0o644}, true)
-	if err != nil || n[0].at("g").Ino != back.Ino {
-		t.Fatalf("written as %v, %v:\n%s", back, err, n[0].listing())
+}
+
+// TestGarbageOfStrangers: two devices never meet. Each learns from the commits of
+// the other one what can go.
+func TestGarbageOfStrangers(t *testing.T) {
+	n := hive(t, 3)
+	ws := []*wire{connect(n[0], n[1]), connect(n[1], n[2])}
+	defer func() {
+		for _, w := range ws {
+			w.disconnect()
+		}
+	}()
+	n[0].mkdir("d")
+	agree(t, n...)
+	n[0].rmdir("d")
+	for i := range 4 {
+		for j := 0; j < 3; j += 2 { // the one between them, who hears both, does nothing
+			n[j].write("h", fmt.Sprint(i, j))
+			if err := n[j].Publish(); err != nil {
+				t.Fatal(err)
+			}
+			agree(t, n...)
+		}
+	}
+	for i, d := range n {
+		if g := d.garbage(); g != 0 {
+			t.Errorf("device %d has %d skeletons", i, g)
+		}
 	}
 }
 
