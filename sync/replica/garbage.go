@@ -9,47 +9,48 @@ import (
 // Garbage (package tree, garbage) goes with the commits that the user makes
 // anyway: there is none for its sake alone, so that a hive at rest is silent, and
 // a join drops nothing. When a batch ends that has something in it, what all
-// members are known not to need goes with it, a bounded part each time. It costs an
-// index row for each inode that shows nothing, a comparison of vectors for each
+// members are known not to need goes with it, a bounded part each time. It costs
+// an index row for each inode that shows nothing, a comparison of vectors for each
 // batch, and one look at each inode that goes.
 //
 // # Who has to know
 //
-// The members of the membership log, by their last word: what they told this device
-// (words.go), which is what was on their disk after a publish, and what they
-// had seen when they made the last commit that is known here, which also reaches those
-// who never meet. Either comes when their work so far is in commits, as the rule needs
-// it. It counts if it was said under the very log that is known here now, for
-// three reasons:
+// The members of the membership log, by their last word: what they told this
+// device (words.go), which is what was on their disk after a publish, and what
+// they had seen when they made the last commit that is known here, which also
+// reaches those who never meet. Either comes when their work so far is in commits,
+// as the rule needs it. It counts if it was said under the very log that is known
+// here now, for three reasons:
 //
 //   - A new device takes its state from some member, which may have less than it
-//     says later. As it serves members only, it knew of the new one then,
-//     and so does its log when it speaks. Here the new device is a member, too, who
-//     has to speak for itself. By induction the same holds for what that one admits.
-//   - A device that was put back to an old image, or is a copy of one, is a new actor in
-//     the log. What its former actor said does not count once somebody who is asked
-//     here has heard of the new one.
+//     says later. As it serves members only, it knew of the new one then, and so
+//     does its log when it speaks. Here the new device is a member, too, who has
+//     to speak for itself. By induction the same holds for what that one admits.
+//   - A device that was put back to an old image, or is a copy of one, is a new
+//     actor in the log. What its former actor said does not count once somebody
+//     who is asked here has heard of the new one.
 //   - Commits of a device that was shut out count up to the cutoff, and beyond it
 //     if a member took them over that did not know. Nobody here does so after its
-//     word, as all know; what was taken over before is in a word. What lies
-//     within the cutoff has to be here.
+//     word, as all know; what was taken over before is in a word. What lies within
+//     the cutoff has to be here.
 //
 // So each change of the log stops the removal of garbage until all members have
 // said hello again, which they do at once, or when they come. A member that is
-// away for long holds it up until it is shut out: see package tree for why nobody is set aside.
+// away for long holds it up until it is shut out: see package tree for why nobody
+// is set aside.
 //
 // What is held back here (guard.go) is not in the vector of this device, but in
 // the word of whoever made it: then nothing goes. What a reject or a restore
-// brings back are edits like others, which look for directories that are shown; to them a
-// skeleton and nothing are the same. So it is for snapshots, which have no
+// brings back are edits like others, which look for directories that are shown; to
+// them a skeleton and nothing are the same. So it is for snapshots, which have no
 // records.
 //
 // # New actors
 //
-// A device that has had another actor before, and so may have given its word for what
-// it does not know any more, anchors what it does (tree.Edit.Anchor): the
-// directories in which it works are written anew under its present actor,
-// each once until somebody else writes it. That includes a batch that was begun before.
+// A device that has had another actor before, and so may have given its word for
+// what it does not know any more, anchors what it does (tree.Edit.Anchor): the
+// directories in which it works are written anew under its present actor, each
+// once until somebody else writes it. That includes a batch that was begun before.
 
 // garbageRecords is how many records go with one commit, at most: they fit one
 // transaction, whatever their keys are.

@@ -6,73 +6,80 @@ import (
 	"slices"
 )
 
-// Garbage are the inodes that show nothing and of which records are left: the
-// skeletons of removed directories, and what a delete has left that had not seen
-// all of a file (its mode that somebody else set meanwhile, a name that a pin gave
-// it). They go when nobody can need them any more, which is so when the removal is
-// causally stable (Baquero, Almeida and Shoker, Pure Operation-Based Replicated Data Types, 2017).
+// garbage are the inodes that show nothing and of which records are left: the
+// skeletons of removed directories, and what a delete has left of a file of which
+// it had not seen all (the mode that somebody else set meanwhile, a name that a
+// pin gave it). They go when the removal is causally stable, as in Baquero,
+// Almeida and Shoker, Pure Operation-Based Replicated Data Types (2017).
 //
 // # Rule
 //
-// A device with the vector V and the state S may drop all records of an inode i if
+// A device with the state S and its vector V may drop all records of an inode i if
 //
-//	(1) there was a moment at which it knew M and i showed nothing, and the
-//	    records of i are the same ones since;
+//	(1) there was a moment at which it knew just M, the records of i said that
+//	    it shows nothing, and they are the same ones since;
 //	(2) every other member has said that it knows all of M;
 //	(3) V has all that these words have;
-//	(4) if i is a directory, no link record says that something is in it, dead and
-//	    deleted ones too, or they go as well: children first.
+//	(4) if i is a directory: it is not shown for what is in it, and no link record,
+//	    of a lost move or a deleted directory neither, is placed in it, unless it
+//	    goes as well (children first).
 //
-// (2) and (3) are about the words as they were at one moment after (1); (4) is
-// looked at when the records go. A word is what a member knew at a moment at which
-// its own work so far was in commits: so what it had done before it said so
-// is part of the word, and by (3) of V, and what it did after that it did knowing
-// M. Who is a member is the business of the caller: whoever is none, and can still
-// write, must be known to have seen M as well (package replica).
+// (2) and (3) are looked at together, at one moment after (1), and (4) when the
+// records go. A word is what a member knew at a moment when all its work so far
+// was in commits: so what it had done before is part of the word, and by (3) of V,
+// and what it did after that it did knowing M. Who counts as a member is the
+// business of the caller: whoever does not, and can still write, must have seen M
+// too (package replica).
 //
-// # Why nobody can need i
+// # Why nobody needs i any more
 //
-// Let ρ be a record that the device does not know when it drops those of i.
-// Its author m wrote it after the word, so m had all of M. What m had of i then
-// was what S has: a record of i that m has and S does not was superseded in S, by
-// one that took its place, and so on to one that S has, which by (1) is in M and
-// so known to m as well. Hence i showed nothing of itself at m either.
+// Let ρ be a record that the device does not know when it drops those of i. Its
+// author m wrote it after its word, so it had all of M, and what it wrote before
+// is in S.
 //
-// If i was a file, it had no name at m. Nobody can write to it, move or link it
-// there: no such ρ depends on i.
+// If i was a directory, it was deleted at m. For a link of it that m had, and S
+// has not, was written over in S, by one that was written over in turn, and so on,
+// up to one that S has. That is in M by (1), and so m knew all of this. Something
+// may have been in i at m that S knows to be gone, so that m showed it all the
+// same. But whoever places something in a deleted directory writes the link of
+// that anew in the same batch (Edit.uphold), and that link is not among those that
+// go here. So if ρ is placed in i, its author had a link of i which this drop does
+// not know. That one is taken away only by a later link of i, or by another drop,
+// for which the same holds. Two drops cannot each take away what the other one has
+// not seen: by the above the author of each of the two links had the last one that
+// the other drop took, and wrote over it, and neither of them can come after the
+// other. So whatever is placed in i has i.
 //
-// If i was a directory, it was deleted at m. Something may have been in it at m that
-// S knows to be gone, so that m showed it all the same. But whoever places
-// something in a deleted directory writes the link of that anew in the
-// same batch ([Edit], "uphold"), and that link is not among the records that go. So
-// if ρ says that something is in i, its author had a link of i which this
-// drop does not know; that one is only taken away by a later link of i, or
-// by another drop, for which the same holds. Two drops cannot each take what the other one has not
-// seen: by the above, the author of either link had the last of the other one and
-// wrote it over. So whatever is placed in i has i.
+// If i was a file, it had no name and content at m either, or m had records of it
+// that S knows to be gone. Those are not among the records that go. Who works on
+// what they show writes down anew what it keeps, with a link, a content or a
+// snapshot that has the mode, and needs none of the others. All that can be missed
+// is another name, that somebody gave while somebody else deleted it.
 //
-// A cycle is resolved by looking at where a directory was before (Prev). If that
-// has gone, the root stands for it. A directory in a cycle may be shown in i now, so
-// no directory goes as long as there is a cycle.
+// To drop a directory that shows nothing and has nothing in it moves no other one,
+// as long as there is no cycle: as long as there is one, none goes. A later one is
+// resolved by looking at where a directory was before (Prev), for which the root
+// stands if that has gone.
 //
 // # Whoever forgets what it has said
 //
-// The proof needs that a member keeps what it said it knows. One that was put back to
-// an old image of itself does not, and may work in a directory that has gone
-// everywhere else. It comes back as another actor, so it knows: all that it
-// does is done with [Edit.Anchor], which writes the links of the directories
-// above anew, also where they are not deleted, unless this actor has written them
-// before. A drop that has not seen this actor leaves these links alone, so they
-// come back with what is in them. One that has seen it is not made on the old word:
-// the caller does not count what a member said before it was known to have a new actor.
+// The proof needs that a member keeps what it said it knows. One that was put back
+// to an old image of itself does not, and may work in a directory that has gone
+// everywhere else. It comes back as another actor, and so it knows: all that it
+// does it does anchored ([Edit.Anchor]), with the links of the directories above
+// written anew, unless by this actor before. A drop that has seen nothing of this
+// actor leaves these links alone, so they come back with what is in them. One that
+// has seen something of it is not made on the word of the former actor: the caller
+// does not count what a member said before it was known to have another one.
 //
-// What is left are two copies of one device in use at once, of which one does not
-// know of the other and speaks for both, and what is taken over late from a device that
-// was shut out. What they put into a directory that has gone is shown in
-// [Recovered] and can be moved from there: nothing is lost, and all devices show the same.
+// What is left is a device that is put back and does not notice, and two copies of
+// one device that are in use at once, where one does not know of the other, which
+// speaks for both. What they put into a directory that has gone is shown in
+// [Recovered] and can be moved from there: nothing is lost, and all devices show
+// the same.
 //
 // A member that is not heard of for long keeps all garbage alive until it is shut
-// out. Setting it aside ("parking") would put at risk what it did meanwhile, to
+// out. To set it aside ("parking") would put at risk what it did meanwhile, to
 // save some 150 bytes for each directory that was removed.
 type garbage struct {
 	young map[Ino]struct{} // changed since mark was taken, or not garbage before
