@@ -460,6 +460,71 @@ func TestGarbageAndLeaver(t *testing.T) {
 	}
 }
 
+// TestGarbageAndKill: a kill between the drop of garbage and the commit that it goes
+// with loses nothing and tells nobody anything else.
+func TestGarbageAndKill(t *testing.T) {
+	n := hive(t, 2)
+	litter(t, n[0], n[1])
+	meet(t, n[0], n[1])
+	n[0].restart() // so that all is ripe
+	n[0].idle()
+	n[0].write("h", "x")
+	n[0].mu.Lock()
+	err := n[0].collectLocked()
+	n[0].mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := n[0].garbage(); g != 0 {
+		t.Fatalf("records of %d inodes are left", g)
+	}
+	killed := n[0].twin()
+	n[0].close()
+	killed.open()
+	t.Cleanup(killed.close)
+	meet(t, killed, n[1])
+	agree(t, killed, n[1])
+	if g := n[1].garbage(); g != 0 {
+		t.Errorf("records of %d inodes are left", g)
+	}
+	if n[1].said.count("trees differ") > 0 {
+		t.Error("another root than was signed")
+	}
+}
+
+// TestGarbageWhileHeld: as long as a device holds back that a directory was removed, the
+// skeleton stays, and a reject brings the directory back.
+func TestGarbageWhileHeld(t *testing.T) {
+	n, end := guarded(t)
+	defer end()
+	n[0].removeAllBut(-1)
+	n[0].rmdir("p/q")
+	await(t, n[1].holds)
+	await(t, n[2].holds)
+	for i := range 4 {
+		n[0].write("h", fmt.Sprint(i))
+		if err := n[0].Publish(); err != nil {
+			t.Fatal(err)
+		}
+		commits := n[0].last().Ctr
+		await(t, func() bool { // it has come, and is held
+			n[1].mu.RLock()
+			defer n[1].mu.RUnlock()
+			return n[1].guard.at[tree.Dot{Actor: n[0].actor, Ctr: commits}]
+		})
+	}
+	if g := n[0].garbage(); g != 1 {
+		t.Fatalf("%d skeletons", g)
+	}
+	if err := n[1].Reject(n[0].key.ID()); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, n...)
+	if x := n[0].at("p/q"); x.Kind != tree.Dir {
+		t.Errorf("p/q is a %v", x.Kind)
+	}
+}
+
 // TestGarbageOfDraft: what a delete has left of a file goes, a name here, and what
 // the user is still writing to it stays.
 func TestGarbageOfDraft(t *testing.T) {
