@@ -58,8 +58,8 @@ func (e *Edit) Change() Change {
 }
 
 // Anchor makes the operations that follow write the links of all directories
-// above what they place anew, as far as this actor has not written them before. It is for a
-// device that may have said that it knows more than it does: see garbage.
+// above what they place anew, as far as this actor has not written them before. It
+// is for a device that may have said that it knows more than it does: see garbage.
 func (e *Edit) Anchor() { e.anchor = true }
 
 // Keep anchors directories in which something has been placed under the dot of
@@ -94,10 +94,10 @@ func (e *Edit) do(op func() error) error {
 }
 
 // uphold writes the links of the directories in which the operation has placed
-// something anew, if they are marked deleted, and so on upwards: whoever drops what is left of
-// such a directory, as nobody needs it any more, has not seen these links. An
-// operation has made alive what it shows (see pin), so that there is seldom
-// anything to do, unless all directories are to be anchored.
+// something anew, if they are marked deleted, and so on upwards: whoever drops
+// what is left of such a directory has not seen these links. An operation has made
+// alive what it shows (see pin), so that there is seldom anything to do, unless all
+// directories are to be anchored.
 func (e *Edit) uphold() error {
 	for len(e.placed) > 0 {
 		p := pinner{e: e, dirs: map[Ino]struct{}{}, renew: true}

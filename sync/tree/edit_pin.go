@@ -189,8 +189,8 @@ func (e *Edit) parent(dir, old Ino) Ino {
 }
 
 // dir gives a directory a link that says what is shown of it. If that brings it
-// back to life, or is done without need, its attributes are written again as well: the ones that
-// there are may go with the link that there is.
+// back to life, or is done to keep it, its attributes are written again as well:
+// the ones that are there may go with the link that is there.
 func (p *pinner) dir(ino Ino) error {
 	v := p.e.v
 	n, err := p.c.get(ino)
