@@ -261,17 +261,18 @@ func (d *delta) load() error {
 		return err
 	}
 	v.arrange()
+	v.displaced.each(func(_ Ino, at Place) { d.places[at] = true })
+	d.places[Place{Root, RecoveredName}] = true
+	return d.loadRest()
+}
+
+// loadRest is the end of load: what is garbage, what is in conflict, and the names
+// for it.
+func (d *delta) loadRest() error {
+	v := d.v
 	if err := v.s.Dead(func(i Ino) error { v.garbage.note(i, true); return nil }); err != nil {
 		return err
 	}
-	v.displaced.each(func(_ Ino, at Place) { d.places[at] = true })
-	d.places[Place{Root, RecoveredName}] = true
-	return d.loadConflicts()
-}
-
-// loadConflicts is the end of load: what is in conflict, and the names for it.
-func (d *delta) loadConflicts() error {
-	v := d.v
 	inos, err := gather(v.s.Conflicted)
 	if err != nil {
 		return err

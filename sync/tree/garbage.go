@@ -120,7 +120,28 @@ func (n *inode) dead() bool {
 
 // Dead reports whether records, all that there are of ino, show nothing: it is
 // no file that has a name and content, and no directory but a removed one.
-func Dead(ino Ino, records []Record) bool { return sortOut(ino, records).dead() }
+func Dead(ino Ino, records []Record) bool {
+	link, content := false, false
+	for _, r := range records {
+		switch r.Key.Type() {
+		case TypeLink:
+			_, ok := r.Key.link()
+			l, err := DecodeLink(r.Value)
+			switch {
+			case !ok || err != nil:
+			case l.Dir || l.Deleted: // it depends on which of them count
+				return sortOut(ino, records).dead()
+			default:
+				link, content = true, content || l.Snap != nil
+			}
+		case TypeContent:
+			if _, err := DecodeContent(r.Value); err == nil && r.Key.Sub() == "" {
+				content = true
+			}
+		}
+	}
+	return len(records) > 0 && (!link || !content) && ino != Root && ino[0] != 0xff
+}
 
 // Words tells the view what the members of the hive know, to find out what can
 // go. known is what is known here, without the batch that is open, and next the

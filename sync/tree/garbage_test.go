@@ -286,3 +286,40 @@ func TestGarbageRecords(t *testing.T) {
 		t.Errorf("garbage %v, %v, want %v", got, err, a)
 	}
 }
+
+// FuzzDead: what Dead says of records is what the view makes of them.
+func FuzzDead(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3})
+	f.Add([]byte{4, 9, 17, 130})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		ino := Ino{5}
+		snap := fileContent("s")
+		var rs []Record
+		for i, x := range b[:min(len(b), 8)] {
+			r := Record{Dot: Dot{Actor{1}, uint64(i + 1)}}
+			l := Link{Parent: Root, Name: "n", Rank: uint64(x>>5) + 1, Dir: x&8 > 0, Deleted: x&16 > 0 && x&8 > 0}
+			switch x & 7 {
+			case 0:
+				r.Key, r.Value = ContentKey(ino), fileContentRank("c", 1).Encode()
+			case 1:
+				r.Key, r.Value = AttrKey(ino), Attr{Rank: 1}.Encode()
+			case 2:
+				r.Key, r.Value = ContentKey(ino), []byte("no content")
+			case 3:
+				r.Key, r.Value = LinkKey(ino, LinkID{}), []byte("no link")
+			case 4:
+				l.Snap = &snap
+				fallthrough
+			case 5:
+				r.Key, r.Value = LinkKey(ino, LinkID{1}), l.Encode()
+			default:
+				r.Key, r.Value = LinkKey(ino, LinkID{}), l.Encode()
+			}
+			rs = append(rs, r)
+		}
+		SortRecords(rs)
+		if got, want := Dead(ino, rs), sortOut(ino, rs).dead(); got != want {
+			t.Errorf("dead %v, want %v: %v", got, want, rs)
+		}
+	})
+}
