@@ -173,7 +173,7 @@ func (r *Replica) applyLocked(m *manifest.Manifest, c store.Commit, d manifest.D
 		return aff, err
 	}
 	r.vector = vector
-	r.heads[m.Actor] = head{m.Seq, m.Ctr, m.Hash()}
+	r.heads[m.Actor] = headOf(m)
 	r.commits.forget(drop)
 	r.commits.add(c)
 	if in := r.coming; in != nil && m.Ctr <= in.vector[m.Actor] {

@@ -214,8 +214,10 @@ func (r *Replica) heard(p *session, heads []manifest.Head, also func()) error {
 		return err
 	}
 	v := vectorOf(heads)
+	var log [32]byte
 	r.sessions.update(p, func() {
 		also()
+		log = p.log
 		if p.theirs, p.offered, p.apart = v.Clone(), false, forked || p.accuses; forked {
 			p.why = fork
 		}
@@ -223,7 +225,7 @@ func (r *Replica) heard(p *session, heads []manifest.Head, also func()) error {
 	if forked {
 		return nil // its word is about other commits than those known here
 	}
-	return r.word(p.dev, v)
+	return r.word(p.dev, word{v, log})
 }
 
 // part ends the exchange with a peer that knows another history of some actor,
@@ -252,10 +254,10 @@ func (r *Replica) part(p *session, fork *ForkedError) {
 // about other commits than those known here.
 func (r *Replica) disbelieve(dev device.ID, a tree.Actor) error {
 	r.words.mu.Lock()
-	v := r.words.of[dev].Clone()
+	v := r.words.of[dev].knows.Clone()
 	r.words.mu.Unlock()
 	delete(v, a)
-	return r.word(dev, v)
+	return r.word(dev, word{knows: v})
 }
 
 // accused hears from a peer that it knows another history of some device than

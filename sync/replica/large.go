@@ -61,8 +61,7 @@ func (r *Replica) editLargeLocked(fn func(*tree.Edit) error, also func(*store.Tx
 	if err := r.closeBatchLocked(); err != nil {
 		return aff, err
 	}
-	e := r.view.Edit(r.dot(), r.index, r.cfg.Now().UnixNano())
-	r.index++
+	e := r.newEdit()
 	if err := fn(e); err != nil {
 		return aff, err
 	}

@@ -108,8 +108,7 @@ func (r *Replica) editLocked(fn func(*tree.Edit) error, also func(*store.Tx) err
 			return aff, err
 		}
 	}
-	e := r.view.Edit(r.dot(), r.index, r.cfg.Now().UnixNano())
-	r.index++
+	e := r.newEdit()
 	if err := fn(e); err != nil {
 		return aff, err
 	}
@@ -117,21 +116,42 @@ func (r *Replica) editLocked(fn func(*tree.Edit) error, also func(*store.Tx) err
 	if !fits(ch) {
 		return r.editLargeLocked(fn, also)
 	}
-	p, err := r.view.Prepare(ch)
-	if err != nil {
-		return aff, err
-	}
 	deleted, err := r.deletedLocked(ch)
 	if err != nil {
 		return aff, err
 	}
-	touch := r.open.touch(r.dot(), ch)
-	err = r.st.Update(func(tx *store.Tx) error {
+	aff, err = r.stepLocked(ch, func(tx *store.Tx) error {
 		for _, ino := range deleted {
 			if err := r.dropDraft(tx, ino); err != nil {
 				return err
 			}
 		}
+		if also != nil {
+			return also(tx)
+		}
+		return nil
+	})
+	if err != nil {
+		return aff, err
+	}
+	for _, ino := range deleted {
+		r.gone.forget(ino)
+		r.replacing.remove(ino)
+	}
+	if !r.open.empty() {
+		r.wake()
+	}
+	return aff, nil
+}
+
+// stepLocked makes a change that fits one transaction part of the open batch.
+func (r *Replica) stepLocked(ch tree.Change, also func(*store.Tx) error) (aff tree.Affected, err error) {
+	p, err := r.view.Prepare(ch)
+	if err != nil {
+		return aff, err
+	}
+	touch := r.open.touch(r.dot(), ch)
+	err = r.st.Update(func(tx *store.Tx) error {
 		if err := tx.Apply(ch); err != nil {
 			return err
 		}
@@ -146,19 +166,12 @@ func (r *Replica) editLocked(fn func(*tree.Edit) error, also func(*store.Tx) err
 	if err != nil {
 		return aff, err
 	}
-	for _, ino := range deleted {
-		r.gone.forget(ino)
-		r.replacing.remove(ino)
-	}
 	r.open.add(touch, ch)
 	r.touchSpans(ch)
 	r.changes.Add(1)
 	if aff, err = p.Done(); err != nil {
 		r.broken = true
 		return aff, fmt.Errorf("%w: %w", ErrBroken, err)
-	}
-	if !r.open.empty() {
-		r.wake()
 	}
 	return aff, nil
 }

@@ -75,6 +75,9 @@ func (r *Replica) closeBatchLocked() error {
 		r.open.reset()
 		return nil
 	}
+	if err := r.collectLocked(); err != nil {
+		return err
+	}
 	delta, err := r.open.delta(dot).Encode()
 	if err != nil {
 		return err
@@ -112,7 +115,7 @@ func (r *Replica) closeBatchLocked() error {
 		return err
 	}
 	r.vector = vector
-	r.heads[dot.Actor] = head{m.Seq, m.Ctr, m.Hash()}
+	r.heads[dot.Actor] = headOf(m)
 	r.commits.forget(drop)
 	r.commits.add(c)
 	r.open.reset()

@@ -55,7 +55,7 @@ func (r *Replica) receive(ctx context.Context, p *session, kind byte, body []byt
 		if h.hive != r.cfg.Members.Hive() {
 			return fmt.Errorf("hello from another hive")
 		}
-		return r.heard(p, h.heads, func() { p.members, p.told = h.members, nil })
+		return r.heard(p, h.heads, func() { p.members, p.log, p.told = h.members, h.members, nil })
 	case msgMembers:
 		if len(body) > maxMembers {
 			return errMessage

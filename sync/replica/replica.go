@@ -140,6 +140,11 @@ type head struct {
 	seq  uint64
 	ctr  uint64
 	hash manifest.Hash
+	word word // that its author gave with it; not of a checkpoint of this device
+}
+
+func headOf(m *manifest.Manifest) head {
+	return head{m.Seq, m.Ctr, m.Hash(), word{m.Vector(), m.Members}}
 }
 
 // Open reads the replica from its database. An unfinished batch of an earlier
@@ -170,12 +175,18 @@ func Open(cfg Config) (*Replica, error) {
 	if err := r.finish(); err != nil {
 		return nil, fmt.Errorf("open tree: %w", err)
 	}
+	if err := r.anchorBatch(); err != nil {
+		return nil, fmt.Errorf("open tree: %w", err)
+	}
 	if err := r.finishGuard(); err != nil {
 		return nil, fmt.Errorf("open tree: %w", err)
 	}
 	if _, err := r.publish(); err != nil {
 		return nil, fmt.Errorf("open tree: %w", err)
 	}
+	r.mu.Lock()
+	r.view.Words(r.vector, r.vector, r.wordsLocked())
+	r.mu.Unlock()
 	return r, nil
 }
 
@@ -196,7 +207,7 @@ func (r *Replica) load() error {
 		if err != nil {
 			return fmt.Errorf("%w: manifest of %x: %w", store.ErrDamaged, a, err)
 		}
-		r.heads[a] = head{m.Seq, m.Ctr, m.Hash()}
+		r.heads[a] = headOf(m)
 		return nil
 	}); err != nil {
 		return err

@@ -78,7 +78,8 @@ type session struct {
 	kick   chan struct{} // 1: look again what to send
 
 	theirs   tree.Vector // what the peer knows; nil until it said hello
-	members  [32]byte    // its membership log
+	members  [32]byte    // its membership log, as far as it said or was sent
+	log      [32]byte    // its membership log as it said
 	told     tree.Vector // what the peer was told that this device knows
 	hello    bool        // a hello is due
 	offered  bool        // the peer was offered the whole state and has not answered
@@ -282,9 +283,9 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 		return true, p.transmit(ctx, appendHeads([]byte{msgHeld}, held))
 	case greet:
 		heads, err := r.newest()
-		if err != nil {
+		if err != nil || r.cfg.Members.Hash() != members { // what is said to be known, is known by these members
 			s.update(p, func() { p.hello = true })
-			return false, err
+			return err == nil, err
 		}
 		h := hello{hive: r.cfg.Members.Hive(), members: members, heads: heads}
 		return true, p.transmit(ctx, h.encode())
@@ -362,9 +363,9 @@ func (s *sessions) step(ctx context.Context, p *session) (again bool, err error)
 	s.mu.Unlock()
 	if due {
 		heads, err := r.newest()
-		if err != nil {
+		if err != nil || r.cfg.Members.Hash() != members { // the members come first
 			s.update(p, func() { p.told = nil })
-			return false, err
+			return err == nil, err
 		}
 		return true, p.transmit(ctx, appendHeads([]byte{msgTold}, heads))
 	}

@@ -144,7 +144,7 @@ func (r *Replica) checkpoint() (m *manifest.Manifest, heads [][]byte, v *served,
 		if m, err = r.signLocked(r.vector, r.vector[r.cfg.Actor], nil); err != nil {
 			return err
 		}
-		stated := head{m.Seq, m.Ctr, m.Hash()}
+		stated := head{seq: m.Seq, ctr: m.Ctr, hash: m.Hash()}
 		if err := r.st.Update(func(tx *store.Tx) error { tx.SetValue(statedKey, stated.encode()); return nil }); err != nil {
 			return err
 		}
@@ -183,7 +183,7 @@ func (r *Replica) loadStated() error {
 	if len(b) != 16+len(r.stated.hash) {
 		return fmt.Errorf("%w: newest checkpoint", store.ErrDamaged)
 	}
-	r.stated = head{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), manifest.Hash(b[16:])}
+	r.stated = head{seq: binary.BigEndian.Uint64(b), ctr: binary.BigEndian.Uint64(b[8:]), hash: manifest.Hash(b[16:])}
 	return nil
 }
 
@@ -464,7 +464,7 @@ func (r *Replica) joinedLocked(in *incoming) (also func(*store.Tx) error, done f
 			if err != nil {
 				return nil, nil, err
 			}
-			news[a] = head{m.Seq, m.Ctr, m.Hash()}
+			news[a] = headOf(m)
 		}
 	}
 	also = func(tx *store.Tx) error {

@@ -15,16 +15,23 @@ import (
 // changes outlive this device. What this device sent is not counted before.
 type words struct {
 	mu   sync.Mutex
-	of   map[device.ID]tree.Vector
+	of   map[device.ID]word
 	subs []func()
 }
 
-// wordKey is the value of the database with the last word of a device.
+// word is what a device said it knows.
+type word struct {
+	knows tree.Vector
+	log   [32]byte // hash of its membership log then; zero if that is not known
+}
+
+// wordKey is the value of the database with the last word of a device: the vector,
+// and the hash if there is one.
 func wordKey(dev device.ID) string { return "word" + string(dev[:]) }
 
 func (r *Replica) loadWords() error {
 	w := &r.words
-	w.of = map[device.ID]tree.Vector{}
+	w.of = map[device.ID]word{}
 	for _, m := range r.cfg.Members.Members() {
 		b, err := r.st.Value(wordKey(m.ID))
 		if err != nil {
@@ -34,26 +41,32 @@ func (r *Replica) loadWords() error {
 			continue
 		}
 		v, rest, err := tree.DecodeVector(b)
-		if err != nil || len(rest) > 0 {
+		x := word{knows: v}
+		if err != nil || len(rest) > 0 && len(rest) != len(x.log) {
 			return fmt.Errorf("%w: what %s knows: %w", store.ErrDamaged, m.Label, err)
 		}
-		w.of[m.ID] = v
+		copy(x.log[:], rest)
+		w.of[m.ID] = x
 	}
 	return nil
 }
 
 // word notes what a device says it knows. It may be less than before, if the
 // device was put back to an older state.
-func (r *Replica) word(dev device.ID, v tree.Vector) error {
+func (r *Replica) word(dev device.ID, x word) error {
 	w := &r.words
 	w.mu.Lock()
-	if old, ok := w.of[dev]; ok && old.Equal(v) {
+	if old, ok := w.of[dev]; ok && old.knows.Equal(x.knows) && old.log == x.log {
 		w.mu.Unlock()
 		return nil
 	}
-	err := r.st.Update(func(tx *store.Tx) error { tx.SetValue(wordKey(dev), v.Append(nil)); return nil })
+	b := x.knows.Append(nil)
+	if x.log != ([32]byte{}) {
+		b = append(b, x.log[:]...)
+	}
+	err := r.st.Update(func(tx *store.Tx) error { tx.SetValue(wordKey(dev), b); return nil })
 	if err == nil {
-		w.of[dev] = v
+		w.of[dev] = x
 	}
 	subs := w.subs
 	w.mu.Unlock()
@@ -83,7 +96,7 @@ func (r *Replica) Knowing(dots ...tree.Dot) []device.ID {
 		if m.ID == r.cfg.Key.ID() {
 			continue
 		}
-		said, all := w.of[m.ID], true
+		said, all := w.of[m.ID].knows, true
 		for _, d := range dots {
 			all = all && (said.Has(d) || madeBy(m, d.Actor))
 		}

@@ -25,6 +25,7 @@
 //     again and withholds others
 //
 // In the end all is healed: every machine is on and connected, in a mesh or in a row.
+// Then users do a little more, and what nobody needs goes with that.
 //
 // # What is checked
 //

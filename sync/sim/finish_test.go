@@ -1,11 +1,13 @@
 package sim
 
 import (
+	"fmt"
 	"maps"
 	"testing/synctest"
 	"time"
 
 	"github.com/roamfs/roamfs/peer/device"
+	"github.com/roamfs/roamfs/sync/tree"
 )
 
 // expectConverge says what becomes of a device that was restored from an old
@@ -62,6 +64,17 @@ func (w *world) heal(on func(*machine) bool) {
 		}
 	}
 	ring := !w.joins && w.rng.IntN(2) == 0 // a device that was added knows its sponsor at least
+	silent := w.settle(all, ring)
+	w.logf("healed after %v", silent)
+	w.compare(all)
+	w.quiet(all)
+	w.tidied(all, ring)
+	w.restarted(all)
+}
+
+// settle delivers all until the machines are silent, and returns for how long they
+// were then.
+func (w *world) settle(all []*machine, ring bool) time.Duration {
 	const patience = 15 * time.Minute
 	const settled = 65 * time.Second // a device that refused the state of another one says hello again after a minute
 	silent := time.Duration(0)
@@ -85,10 +98,50 @@ func (w *world) heal(on func(*machine) bool) {
 		silent += d
 		w.wait(d)
 	}
-	w.logf("healed after %v", silent)
+	return silent
+}
+
+// tidied checks that what nobody needs any more goes with what users do next, and
+// that this changes nothing else.
+func (w *world) tidied(all []*machine, ring bool) {
+	garbage := func(m *machine) (n int) {
+		check(m.st.Dead(func(i tree.Ino) error {
+			inos, err := m.st.Children(i) // of a removed directory that is shown, or one that a lost move went to
+			if _, shown := m.rep.Node(i); shown != nil && len(inos) == 0 {
+				n++
+			}
+			return err
+		}))
+		return n
+	}
+	before := garbage(all[0])
+	for i := 0; i < 3 || i < 20 && garbage(all[0]) > 0; i++ {
+		m := all[i%len(all)]
+		w.tokens++
+		o := op{kind: "create", from: fmt.Sprint("/tidy", w.tokens), token: fmt.Sprint(w.tokens)}
+		w.logf("%s: %v", m.name, o)
+		w.do(m, o)
+		w.settle(all, ring)
+	}
 	w.compare(all)
-	w.quiet(all)
-	w.restarted(all)
+	w.gone += before - garbage(all[0])
+	log := all[0].log
+	if len(log.Members()) != len(all) {
+		return // somebody is not heard of
+	}
+	v := vectorOf(all[0].st)
+	for _, m := range log.Former() {
+		for _, a := range m.Actors {
+			if log.Cutoff(a).Ctr > v[a] {
+				return // something may come yet
+			}
+		}
+	}
+	for _, m := range all {
+		if n := garbage(m); n > 0 {
+			violate("%s has records of %d inodes that show nothing", m.name, n)
+		}
+	}
 }
 
 // connectAll connects all machines, or each with the next one.

@@ -68,6 +68,7 @@ type world struct {
 	born    int // incarnations
 	tokens  int
 	refused int
+	gone    int             // inodes that were dropped in the end
 	written map[string]bool // every content ever written
 	killed  map[string]bool // contents that a user gave up where they were shown
 	log     []string
@@ -251,6 +252,8 @@ func (w *world) step() {
 		for range n {
 			w.deliverAny()
 		}
+	case what < 56:
+		w.meet()
 	case what < 70:
 		ms := []int{0, 1, 11, 11, 11, 25, 25, 310, 310, 600, 2000, 61000}[rng.IntN(12)]
 		d := time.Duration(ms*1e6 + rng.IntN(1e6))
@@ -302,6 +305,26 @@ func (w *world) wait(d time.Duration) {
 		if running(m) {
 			w.look(m)
 		}
+	}
+}
+
+// meet connects all that run and can reach each other, until they know nearly all of
+// each other.
+func (w *world) meet() {
+	w.logf("all meet")
+	for range 4 {
+		var all []*machine
+		for _, m := range w.machines {
+			if running(m) {
+				all = append(all, m)
+			}
+		}
+		w.connectAll(all, false)
+		for rounds := 0; rounds < 200 && w.deliverAll(); rounds++ {
+			synctest.Wait()
+			w.broken()
+		}
+		w.wait(400 * time.Millisecond)
 	}
 }
 

@@ -258,6 +258,9 @@ func (s *Store) Dirs(fn func(tree.Ino) error) error { return s.inos('d', fn) }
 // Conflicted implements [tree.State].
 func (s *Store) Conflicted(fn func(tree.Ino) error) error { return s.inos('c', fn) }
 
+// Dead implements [tree.State].
+func (s *Store) Dead(fn func(tree.Ino) error) error { return s.inos('g', fn) }
+
 func (s *Store) inos(table byte, fn func(tree.Ino) error) error {
 	var all []tree.Ino // fn may call back into the store, so no transaction is held meanwhile
 	err := s.view(func(txn *badger.Txn) error {

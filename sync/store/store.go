@@ -17,6 +17,7 @@
 //	p parent name 0 ino lid dot -> flags       index of link records by place; flags bit 0 = directory
 //	d ino                 -> (empty)           inodes with a link record that has the directory flag
 //	c ino                 -> (empty)           inodes that may have conflict copies ([tree.Conflicted])
+//	g ino                 -> (empty)           inodes of which records are left that show nothing ([tree.Dead])
 //	o seq                 -> keys and dots     what the open batch has touched, one row an operation
 //	h seq piece           -> bytes             a commit kept for peers, in the order of adoption, in pieces
 //	i actor ctr           -> seq size          where that commit is

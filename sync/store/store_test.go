@@ -166,6 +166,7 @@ func matchModel(t *testing.T, rnd *rand.Rand) {
 		}
 		compare(t, "dirs", each(s.Dirs), each(model.Dirs), tree.Ino{}, same)
 		compare(t, "conflicted", each(s.Conflicted), each(model.Conflicted), tree.Ino{}, same)
+		compare(t, "dead", each(s.Dead), each(model.Dead), tree.Ino{}, same)
 	}
 }
 

@@ -70,47 +70,43 @@ func (t *Tx) Apply(ch tree.Change) error {
 	for _, ino := range ch.Born {
 		t.delta.born(ino)
 	}
-	recount := map[tree.Ino]struct{}{} // inodes whose content or directory rows may change
+	recount := map[tree.Ino]struct{}{} // inodes whose rows without a value may change
 	for _, kd := range ch.Drop {
 		key := recordKey(kd.Key, kd.Dot)
 		if kd.Key.Type() == 'L' {
-			if err := t.dropPlace(key, kd.Key, kd.Dot, recount); err != nil {
+			if err := t.dropPlace(key, kd.Key, kd.Dot); err != nil {
 				return err
 			}
 		}
-		if kd.Key.Type() == 'C' {
-			recount[kd.Key.Ino()] = struct{}{}
-		}
+		recount[kd.Key.Ino()] = struct{}{}
 		t.delete(key)
 		t.delta.drop(kd)
 	}
 	for _, r := range ch.Put {
 		key := recordKey(r.Key, r.Dot)
-		switch r.Key.Type() {
-		case 'L':
+		recount[r.Key.Ino()] = struct{}{}
+		if r.Key.Type() == 'L' {
 			l, err := tree.DecodeLink(r.Value)
 			if err != nil {
 				return fmt.Errorf("put link record: %w", err)
 			}
-			if err := t.dropPlace(key, r.Key, r.Dot, recount); err != nil {
+			if err := t.dropPlace(key, r.Key, r.Dot); err != nil {
 				return err
 			}
 			var flags byte
 			if l.Dir {
 				flags = 1
 			}
-			if l.Dir || l.Snap != nil {
-				recount[r.Key.Ino()] = struct{}{}
-			}
 			t.set(placeKey(r.Key, r.Dot, l), []byte{flags})
 			t.delta.place(r.Key.Ino(), l)
-		case 'C':
-			recount[r.Key.Ino()] = struct{}{}
 		}
 		t.set(key, r.Value)
 		t.delta.put(r)
 	}
 	for ino := range recount {
+		if ino[0] == 0xff {
+			continue // settings
+		}
 		if err := t.recount(ino); err != nil {
 			return err
 		}
@@ -119,7 +115,7 @@ func (t *Tx) Apply(ch tree.Change) error {
 }
 
 // dropPlace removes the index row of the link record that stands at key, if any.
-func (t *Tx) dropPlace(key []byte, k tree.Key, d tree.Dot, recount map[tree.Ino]struct{}) error {
+func (t *Tx) dropPlace(key []byte, k tree.Key, d tree.Dot) error {
 	drop := func(v []byte) error {
 		l, err := tree.DecodeLink(v)
 		if err != nil {
@@ -127,9 +123,6 @@ func (t *Tx) dropPlace(key []byte, k tree.Key, d tree.Dot, recount map[tree.Ino]
 		}
 		t.delete(placeKey(k, d, l))
 		t.delta.place(k.Ino(), l)
-		if l.Dir || l.Snap != nil {
-			recount[k.Ino()] = struct{}{}
-		}
 		return nil
 	}
 	if r, found, known := t.delta.find(tree.KeyDot{Key: k, Dot: d}); known {
@@ -148,7 +141,7 @@ func (t *Tx) dropPlace(key []byte, k tree.Key, d tree.Dot, recount map[tree.Ino]
 	return item.Value(drop)
 }
 
-// recount brings the rows that say "directory" and "conflicted" of
+// recount brings the rows that say "directory", "conflicted" and "dead" of
 // ino up to date with its records as this transaction sees them.
 func (t *Tx) recount(ino tree.Ino) error {
 	if t.err != nil {
@@ -162,7 +155,7 @@ func (t *Tx) recount(ino tree.Ino) error {
 			return err
 		}
 	}
-	is, err := rowsOf(recs)
+	is, err := rowsOf(ino, recs)
 	if err != nil {
 		return err
 	}
@@ -171,7 +164,7 @@ func (t *Tx) recount(ino tree.Ino) error {
 	case !x.known:
 		was, err = t.rows(ino)
 	case !x.counted:
-		was, err = rowsOf(x.was)
+		was, err = rowsOf(ino, x.was)
 	}
 	if err != nil {
 		return err
@@ -179,14 +172,15 @@ func (t *Tx) recount(ino tree.Ino) error {
 	x.rows, x.counted = is, true
 	t.row('c', ino, was.conflict, is.conflict)
 	t.row('d', ino, was.dir, is.dir)
+	t.row('g', ino, was.dead, is.dead)
 	return nil
 }
 
 // rows are the rows of an inode that have no value.
-type rows struct{ dir, conflict bool }
+type rows struct{ dir, conflict, dead bool }
 
 // rowsOf returns the rows that go with records.
-func rowsOf(recs []tree.Record) (x rows, err error) {
+func rowsOf(ino tree.Ino, recs []tree.Record) (x rows, err error) {
 	for _, r := range recs {
 		if r.Key.Type() == 'L' {
 			l, err := tree.DecodeLink(r.Value)
@@ -196,13 +190,13 @@ func rowsOf(recs []tree.Record) (x rows, err error) {
 			x.dir = x.dir || l.Dir
 		}
 	}
-	x.conflict = tree.Conflicted(recs)
+	x.conflict, x.dead = tree.Conflicted(recs), tree.Dead(ino, recs)
 	return x, nil
 }
 
 // rows returns the rows that ino has.
 func (t *Tx) rows(ino tree.Ino) (x rows, err error) {
-	for table, is := range map[byte]*bool{'c': &x.conflict, 'd': &x.dir} {
+	for table, is := range map[byte]*bool{'c': &x.conflict, 'd': &x.dir, 'g': &x.dead} {
 		_, err := t.txn.Get(append([]byte{table}, ino[:]...))
 		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
 			return x, fmt.Errorf("read inode row: %w", err)

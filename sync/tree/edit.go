@@ -31,13 +31,16 @@ type Edit struct {
 	n     int    // steps so far
 	c     *cached
 	err   error
+
+	anchor bool             // see Anchor
+	placed map[Ino]struct{} // directories in which this operation has placed something
 }
 
 // Edit starts operations of the batch dot at the time now (ns of the wall
 // clock). index must be different for each Edit of the same dot: it goes into
 // the names of new inodes.
 func (v *View) Edit(dot Dot, index uint64, now int64) *Edit {
-	return &Edit{v: v, dot: dot, index: index, now: now, done: newSteps(), stage: newSteps()}
+	return &Edit{v: v, dot: dot, index: index, now: now, done: newSteps(), stage: newSteps(), placed: map[Ino]struct{}{}}
 }
 
 // Change returns what the State has to take, in order. It is the caller's.
@@ -54,6 +57,22 @@ func (e *Edit) Change() Change {
 	return all.change()
 }
 
+// Anchor makes the operations that follow write the links of all directories
+// above what they place anew, as far as this actor has not written them before. It
+// is for a device that may have said that it knows more than it does: see garbage.
+func (e *Edit) Anchor() { e.anchor = true }
+
+// Keep anchors directories in which something has been placed under the dot of
+// this Edit by other means.
+func (e *Edit) Keep(dirs ...Ino) error {
+	return e.do(func() error {
+		for _, i := range dirs {
+			e.placed[i] = struct{}{}
+		}
+		return nil
+	})
+}
+
 // do runs one operation.
 func (e *Edit) do(op func() error) error {
 	if e.err != nil {
@@ -63,11 +82,56 @@ func (e *Edit) do(op func() error) error {
 		return e.err
 	}
 	n := e.n
+	clear(e.placed)
 	err := op()
+	if err == nil {
+		err = e.uphold()
+	}
 	if err != nil && e.n != n {
 		e.err = err
 	}
 	return err
+}
+
+// uphold writes the links of the directories in which the operation has placed
+// something anew, if they are marked deleted, and so on upwards: whoever drops
+// what is left of such a directory has not seen these links. An operation has made
+// alive what it shows (see pin), so that there is seldom anything to do, unless all
+// directories are to be anchored.
+func (e *Edit) uphold() error {
+	for len(e.placed) > 0 {
+		p := pinner{e: e, dirs: map[Ino]struct{}{}, renew: true}
+		for dir := range e.placed {
+			if e.sways(dir) {
+				p.dirs[dir] = struct{}{}
+			}
+		}
+		clear(e.placed)
+		if len(p.dirs) == 0 {
+			return nil
+		}
+		if err := e.flush(); err != nil {
+			return err
+		}
+		p.c = e.reads()
+		if err := p.pinDirs(true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sways reports whether the link of dir could be dropped by somebody who has not
+// seen this batch.
+func (e *Edit) sways(dir Ino) bool {
+	d, ok := e.v.dirs.get(dir)
+	if !ok || dir == Root || dir == Recovered || e.v.off.uphold || d.dot == e.dot {
+		return false
+	}
+	if _, written := e.stage.put[KeyDot{LinkKey(dir, LinkID{}), e.dot}]; written {
+		return false
+	}
+	return d.deleted || e.anchor && !e.v.off.anchor && d.dot.Actor != e.dot.Actor
 }
 
 // flush makes the view see what is staged.
@@ -98,6 +162,12 @@ func (e *Edit) flush() error {
 func (e *Edit) put(k Key, value []byte) {
 	e.n++
 	e.stage.doPut(KeyDot{k, e.dot}, value)
+}
+
+// putLink writes a link under k.
+func (e *Edit) putLink(k Key, l Link) {
+	e.put(k, l.Encode())
+	e.placed[l.Parent] = struct{}{}
 }
 
 func (e *Edit) drop(r Record) {
@@ -154,15 +224,17 @@ func (n *inode) rank(k Key) uint64 {
 func (e *Edit) setLink(n *inode, id LinkID, l Link) {
 	k := LinkKey(n.ino, id)
 	l.Rank = n.rank(k)
-	e.set(n, k, l.Encode())
+	e.clear(n, k)
+	e.putLink(k, l)
 }
 
 // touch writes link l of n again as it is, but for the snapshot, so that a
 // delete which has not seen this keeps off.
 func (e *Edit) touch(n *inode, l *link, snap *Content) {
-	x := l.Link
+	x, k := l.Link, LinkKey(n.ino, l.id)
 	x.Snap = snap
-	e.set(n, LinkKey(n.ino, l.id), x.Encode())
+	e.clear(n, k)
+	e.putLink(k, x)
 }
 
 // snapshot is the snapshot for a link of n.

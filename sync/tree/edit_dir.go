@@ -61,7 +61,7 @@ func (e *Edit) newDir(c *cached, p Place) (*inode, error) {
 }
 
 // Rmdir removes an empty directory. Its skeleton stays, for what others may be
-// putting into it. Errors: fs.ErrNotExist, [ErrNotDir], [ErrNotEmpty].
+// putting into it, until it is garbage. Errors: fs.ErrNotExist, [ErrNotDir], [ErrNotEmpty].
 func (e *Edit) Rmdir(parent Ino, name string) error {
 	return e.do(func() error {
 		p := Place{parent, name}

@@ -24,7 +24,7 @@ func (e *Edit) Create(parent Ino, name string, c Content) (ino Ino, err error) {
 		ino = fileIno(parent, e.dot, e.index, e.next())
 		e.stage.born = append(e.stage.born, ino)
 		e.put(ContentKey(ino), c.Encode())
-		e.put(LinkKey(ino, LinkID{}), Link{Parent: parent, Name: name, Rank: 1, LocTime: e.now}.Encode())
+		e.putLink(LinkKey(ino, LinkID{}), Link{Parent: parent, Name: name, Rank: 1, LocTime: e.now})
 		return nil
 	})
 	return ino, err

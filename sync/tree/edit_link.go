@@ -31,7 +31,7 @@ func (e *Edit) Link(ino Ino, parent Ino, name string) error {
 			return err
 		}
 		k := LinkKey(ino, freshLinkID(e.dot, e.index, e.next()))
-		e.put(k, Link{Parent: parent, Name: name, Rank: 1, LocTime: e.now, Snap: e.snapshot(n)}.Encode())
+		e.putLink(k, Link{Parent: parent, Name: name, Rank: 1, LocTime: e.now, Snap: e.snapshot(n)})
 		return nil
 	})
 }

@@ -55,8 +55,17 @@ func (e *Edit) pin(w pins) error {
 			p.copy(n, &n.copies[i])
 		}
 	}
-	if (w.dirLink || len(p.dirs) > 0) && !e.v.off.pinDisplaced {
-		e.v.displaced.each(func(i Ino, at Place) {
+	if err := p.pinDirs(w.dirLink); err != nil {
+		return err
+	}
+	return e.flush()
+}
+
+// pinDirs pins the directories noted, and if there are any, or any is set, those
+// that are displaced.
+func (p *pinner) pinDirs(any bool) error {
+	if v := p.e.v; (any || len(p.dirs) > 0) && !v.off.pinDisplaced {
+		v.displaced.each(func(i Ino, at Place) {
 			if at.Parent != Recovered {
 				p.dirs[i] = struct{}{}
 			}
@@ -67,7 +76,7 @@ func (e *Edit) pin(w pins) error {
 			return err
 		}
 	}
-	return e.flush()
+	return nil
 }
 
 // pinner gathers what pin has to write.
@@ -79,6 +88,7 @@ type pinner struct {
 	groups map[Place]struct{}
 	copies map[Ino]struct{} // files whose conflict copies become real
 	behind map[Ino]int64    // hidden copies -> what stands for them is that old, ns
+	renew  bool             // write the links of dirs in any case
 }
 
 // place notes the group at at, and the directories above it. A name that looks
@@ -178,7 +188,9 @@ func (e *Edit) parent(dir, old Ino) Ino {
 	return dir
 }
 
-// dir gives a directory a link that says what is shown of it.
+// dir gives a directory a link that says what is shown of it. If that brings it
+// back to life, or is done to keep it, its attributes are written again as well:
+// the ones that are there may go with the link that is there.
 func (p *pinner) dir(ino Ino) error {
 	v := p.e.v
 	n, err := p.c.get(ino)
@@ -191,8 +203,19 @@ func (p *pinner) dir(ino Ino) error {
 	l.Parent, l.Name = p.e.parent(at.Parent, l.Parent), v.finalName(at, ref{ino: ino})
 	l.Deleted = !d.visible() || v.off.pinGhosts && d.deleted
 	l.Copy = Notable(l.Name) && (l.Copy || l.Name != at.Name)
-	if l.Parent != d.parent || l.Name != d.name || l.Deleted != d.deleted {
+	same := l.Parent == d.parent && l.Name == d.name && l.Deleted == d.deleted
+	switch {
+	case !same:
 		p.e.setLink(n, LinkID{}, l)
+	case p.renew:
+		p.e.touch(n, &n.loc, nil)
+	default:
+		return nil
+	}
+	if p.renew || d.deleted {
+		for _, r := range n.registers() {
+			p.e.set(n, r.Key, r.Value)
+		}
 	}
 	return nil
 }
@@ -217,7 +240,7 @@ func (e *Edit) makeReal(n *inode, c *version, wall int64) {
 	at := e.v.rendered(first)
 	name := e.v.finalName(at, ref{ino: ino})
 	e.put(ContentKey(ino), c.Encode())
-	e.put(LinkKey(ino, LinkID{}), Link{Parent: e.parent(at.Parent, first.Parent), Name: name, Rank: 1, LocTime: wall, Copy: name != at.Name}.Encode())
+	e.putLink(LinkKey(ino, LinkID{}), Link{Parent: e.parent(at.Parent, first.Parent), Name: name, Rank: 1, LocTime: wall, Copy: name != at.Name})
 	e.dropVersion(n, c)
 }
 
@@ -242,7 +265,7 @@ func (e *Edit) dropVersion(n *inode, c *version) {
 				return
 			}
 			x.Snap = n.keptSnap(l.id)
-			e.put(k.Key, x.Encode())
+			e.putLink(k.Key, x)
 			continue
 		}
 		e.touch(n, l, n.keptSnap(l.id))

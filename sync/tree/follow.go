@@ -89,6 +89,15 @@ func (p *Pending) Done() (Affected, error) {
 			return Affected{}, fmt.Errorf("follow change: %w", err)
 		}
 	}
+	if g := p.v.garbage; g != nil {
+		for ino := range p.before {
+			n, err := d.c.get(ino)
+			if err != nil {
+				return Affected{}, fmt.Errorf("follow change: %w", err)
+			}
+			g.note(ino, n.dead())
+		}
+	}
 	return d.affected(), nil
 }
 
@@ -104,6 +113,7 @@ type delta struct {
 	live    map[Ino]int32    // parents -> how many files more they have
 	count   map[Ino]struct{} // parents whose files must be counted anew
 	loose   map[Ino]struct{} // directories that their parents do not count now
+	bare    map[Ino]struct{} // directories that have gone and had nothing in them
 }
 
 func newDelta(v *View) *delta {
@@ -116,6 +126,7 @@ func newDelta(v *View) *delta {
 		live:    map[Ino]int32{},
 		count:   map[Ino]struct{}{},
 		loose:   map[Ino]struct{}{},
+		bare:    map[Ino]struct{}{},
 	}
 }
 

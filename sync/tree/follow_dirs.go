@@ -44,7 +44,10 @@ func (d *delta) followDirs(p *Pending) error {
 	if len(old) == 0 {
 		return nil
 	}
-	quick := d.quick(old, now)
+	quick, err := d.quick(old, now)
+	if err != nil {
+		return err
+	}
 	var rest map[Ino]pastDir
 	if !quick {
 		rest = d.others(old)
@@ -56,13 +59,14 @@ func (d *delta) followDirs(p *Pending) error {
 		} else {
 			v.dirs.del(ino)
 		}
-		if is != was.existed || x.deleted != was.deleted {
+		_, bare := d.bare[ino]
+		if !bare && (is != was.existed || x.deleted != was.deleted) {
 			d.count[ino] = struct{}{}
 		}
 		if err := d.markCopy(ino); err != nil {
 			return err
 		}
-		if is != was.existed && (was.existed || v.lost.has(ino)) {
+		if !bare && is != was.existed && (was.existed || v.lost.has(ino)) {
 			if err := d.moveFiles(ino); err != nil {
 				return err
 			}
@@ -86,7 +90,7 @@ func (d *delta) followDirs(p *Pending) error {
 
 // quick reports whether the graph can be followed without working it out anew,
 // provided that attach finds no cycle.
-func (d *delta) quick(old map[Ino]pastDir, now map[Ino]dirNode) bool {
+func (d *delta) quick(old map[Ino]pastDir, now map[Ino]dirNode) (bool, error) {
 	v := d.v
 	var wanted map[Ino]struct{} // directories that displaced ones would be in
 	if v.displaced.len() > 0 {
@@ -101,11 +105,19 @@ func (d *delta) quick(old map[Ino]pastDir, now map[Ino]dirNode) bool {
 	}
 	for ino, was := range old {
 		_, is := now[ino]
-		if _, w := wanted[ino]; w || !is || was.existed && wanted != nil {
-			return false
+		if _, w := wanted[ino]; w || was.existed && wanted != nil || !is && was.shown() {
+			return false, nil
 		}
+		if is {
+			continue
+		}
+		inos, err := v.s.Children(ino) // there are seldom any: see garbage
+		if len(inos) > 0 || err != nil {
+			return false, err
+		}
+		d.bare[ino] = struct{}{}
 	}
-	return true
+	return true, nil
 }
 
 // attach moves the changed directories to their new places. It reports false,
@@ -145,9 +157,9 @@ func (d *delta) attach(old map[Ino]pastDir, now map[Ino]dirNode) bool {
 	}
 	for ino, was := range old {
 		delete(d.loose, ino)
-		n, _ := v.dirs.get(ino)
+		n, is := v.dirs.get(ino)
 		at, _ := v.placeOf(ino)
-		if n.visible() {
+		if is && n.visible() {
 			d.addKid(at.Parent, 1)
 		}
 		d.mark(ino, was)
@@ -251,12 +263,16 @@ func (d *delta) load() error {
 	v.arrange()
 	v.displaced.each(func(_ Ino, at Place) { d.places[at] = true })
 	d.places[Place{Root, RecoveredName}] = true
-	return d.loadConflicts()
+	return d.loadRest()
 }
 
-// loadConflicts is the end of load: what is in conflict, and the names for it.
-func (d *delta) loadConflicts() error {
+// loadRest is the end of load: what is garbage, what is in conflict, and the names
+// for it.
+func (d *delta) loadRest() error {
 	v := d.v
+	if err := v.s.Dead(func(i Ino) error { v.garbage.note(i, true); return nil }); err != nil {
+		return err
+	}
 	inos, err := gather(v.s.Conflicted)
 	if err != nil {
 		return err

@@ -201,13 +201,16 @@ func (a *arranger) younger(i, j int32) int {
 	return a.inos[i].Compare(a.inos[j])
 }
 
-// putBack attaches i where it was before its last move, the second time at the
-// root, where no cycle can be.
+// putBack attaches i where it was before its last move, the second time, or if
+// that has gone, at the root, where no cycle can be.
 func (a *arranger) putBack(i int32) {
-	n := &a.nodes[i]
+	n, prev := &a.nodes[i], int32(recoveredIndex)
 	if n.prev != nil && !a.moved[i] {
-		a.parent[i] = a.find(n.prev.Parent)
-		a.at[i] = &Place{a.inos[a.parent[i]], n.prev.Name}
+		prev = a.find(n.prev.Parent)
+	}
+	if prev != recoveredIndex {
+		a.parent[i] = prev
+		a.at[i] = &Place{a.inos[prev], n.prev.Name}
 	} else {
 		a.parent[i] = rootIndex
 		a.at[i] = &Place{Root, n.name}

@@ -36,6 +36,7 @@ func must(err error) {
 
 // device is one replica of a history.
 type device struct {
+	n       int // index in history.devices
 	actor   Actor
 	mem     *Mem
 	view    *View
@@ -48,6 +49,18 @@ type device struct {
 	handles []handle
 	wrote   map[string]Ino // content -> the file it was written to here
 	knows   map[int]bool   // acts
+	did     bool           // the open batch has something
+	words   map[int]word   // what others said
+	log     lives
+}
+
+// lives says how many incarnations of each device are known, as the membership log does.
+type lives [4]uint8
+
+// word is what a device said that it knows, and under which log.
+type word struct {
+	vector Vector
+	log    lives
 }
 
 // image is a copy of all that a device had stored at some time.
@@ -55,9 +68,13 @@ type image struct {
 	mem        *Mem
 	ctr, index uint64
 	knows      map[int]bool
+	words      map[int]word
+	log        lives
 }
 
-func (d *device) image() image { return image{d.mem.Clone(), d.ctr, d.index, maps.Clone(d.knows)} }
+func (d *device) image() image {
+	return image{d.mem.Clone(), d.ctr, d.index, maps.Clone(d.knows), maps.Clone(d.words), d.log}
+}
 
 // handle is a file that was opened and may be written much later.
 type handle struct {
@@ -85,16 +102,19 @@ type history struct {
 	dirs    bool // mostly operations on directories
 	moves   bool // mostly moves of a few directories
 	writes  bool // mostly writes to a few files
+	tidy    bool // much is removed, and devices often know all of each other
 	check   bool // compare with a view from scratch after every step
+
+	dropped *atomic.Uint64 // inodes as garbage
 }
 
 func newHistory(seed uint64, off leftOut) *history {
 	pcg := rand.NewPCG(seed, 0)
 	rng := rand.New(pcg)
-	h := &history{seed: seed, off: off, rng: rng, pcg: pcg, dirs: rng.IntN(3) == 0, written: map[string]bool{}, killed: map[string]bool{}, acts: map[string][]act{}, removed: map[int]bool{}, check: true}
+	h := &history{seed: seed, off: off, rng: rng, pcg: pcg, dirs: rng.IntN(3) == 0, written: map[string]bool{}, killed: map[string]bool{}, acts: map[string][]act{}, removed: map[int]bool{}, check: true, dropped: new(atomic.Uint64)}
 	const year = int64(365 * 24 * time.Hour)
 	for i := range 2 + rng.IntN(3) {
-		d := &device{actor: Actor{byte(i + 1), byte(rng.Uint32())}, mem: NewMem(), wrote: map[string]Ino{}, knows: map[int]bool{}}
+		d := &device{n: i, actor: Actor{byte(i + 1), byte(rng.Uint32())}, mem: NewMem(), wrote: map[string]Ino{}, knows: map[int]bool{}, words: map[int]word{}}
 		d.skew = []int64{0, 0, int64(i) * 500, 10 * year, -10 * year, -3000}[rng.IntN(6)]
 		d.view = h.newView(d.mem)
 		d.shown = snapshot(d.view)
@@ -102,7 +122,8 @@ func newHistory(seed uint64, off leftOut) *history {
 		h.devices = append(h.devices, d)
 	}
 	kind := rng.IntN(6)
-	h.moves, h.writes = kind == 0, kind == 1
+	h.moves, h.writes, h.tidy = kind == 0, kind == 1, kind == 2
+	h.moves = h.moves || h.tidy && rng.IntN(3) == 0
 	return h
 }
 
@@ -112,7 +133,7 @@ func (h *history) begin() {
 	switch {
 	case h.writes:
 		o = op{kind: "create", token: "first"}
-	case !h.moves:
+	case !h.moves && !h.tidy:
 		return
 	}
 	d := h.devices[0]
@@ -176,6 +197,23 @@ func (h *history) step(s int) {
 	i := rng.IntN(len(h.devices))
 	d := h.devices[i]
 	switch what := rng.IntN(80); {
+	case h.tidy && what < 8:
+		if h.logs {
+			h.logf("all meet")
+		}
+		for range 2 {
+			for _, d := range h.devices {
+				h.joinAll(d)
+			}
+		}
+	case h.tidy && what >= 17 && what < 21:
+		if j := rng.IntN(len(h.devices)); i != j {
+			if h.logs {
+				h.logf("%d: told by %d", i, j)
+			}
+			h.close(h.devices[j])
+			h.tell(d, h.devices[j])
+		}
 	case what < 16:
 		j := rng.IntN(len(h.devices))
 		if i != j {
@@ -184,7 +222,7 @@ func (h *history) step(s int) {
 			}
 			h.join(d, h.devices[j])
 		}
-	case what == 16:
+	case what == 16 || h.tidy && what < 24:
 		if h.logs {
 			h.logf("%d: restored as of ctr %d", i, d.past.ctr)
 		}
@@ -192,6 +230,7 @@ func (h *history) step(s int) {
 	default:
 		now := int64(s)*1000 + d.skew + int64(2e18/10)
 		if !d.open || rng.IntN(2) == 0 {
+			h.close(d)
 			if rng.IntN(10) == 0 {
 				d.past = d.image()
 			}
@@ -219,11 +258,14 @@ func (h *history) loaded(d *device) *View {
 func (h *history) restore(d *device) {
 	old := d.past
 	d.mem, d.ctr, d.index, d.knows = old.mem.Clone(), old.ctr, old.index, maps.Clone(old.knows)
+	born := d.log[d.n] + 1
+	d.words, d.log = maps.Clone(old.words), old.log
 	if !h.off.incarnation {
 		d.actor[2]++
 		d.ctr = 0
+		d.log[d.n] = born
 	}
-	d.open, d.handles = false, nil
+	d.open, d.did, d.handles = false, false, nil
 	clear(d.wrote)
 	d.view = h.newView(d.mem)
 	d.shown = snapshot(d.view)
@@ -231,7 +273,8 @@ func (h *history) restore(d *device) {
 
 // join makes d take all that from has.
 func (h *history) join(d, from *device) {
-	d.open, from.open = false, false
+	h.close(d)
+	h.close(from)
 	ch, alarm := d.mem.Diff(from.mem)
 	if alarm {
 		violate("two values for one dot")
@@ -261,6 +304,72 @@ func (h *history) join(d, from *device) {
 	if d.mem.Vector().Equal(from.mem.Vector()) && !sameRecords(d.mem, from.mem) {
 		violate("I2: equal vectors, different records")
 	}
+	h.tell(d, from)
+	h.tell(from, d)
+}
+
+// tell has from say to d what it knows.
+func (h *history) tell(d, from *device) {
+	for i, n := range d.log {
+		n = max(n, from.log[i])
+		d.log[i], from.log[i] = n, n
+	}
+	d.words[from.n] = word{from.mem.Vector().Clone(), from.log}
+}
+
+// close ends the open batch of d. If there is something in it, garbage goes with it.
+func (h *history) close(d *device) {
+	if d.did {
+		h.collect(d)
+	}
+	d.open, d.did = false, false
+}
+
+// collect drops garbage of d, which changes nothing that is shown.
+func (h *history) collect(d *device) {
+	var words []Vector
+	for _, o := range h.devices {
+		if o == d {
+			continue
+		}
+		w := d.words[o.n]
+		if w.log != d.log {
+			w.vector = nil
+		}
+		words = append(words, w.vector)
+	}
+	next := d.mem.Vector()
+	known := next.Clone()
+	known[d.actor]--
+	d.view.Words(known, next, words)
+	inos, err := d.view.Garbage(2 + int(d.ctr)%9)
+	must(err)
+	if len(inos) == 0 {
+		return
+	}
+	if h.logs {
+		h.logf("%d: drops %v", d.n, inos)
+	}
+	d.index++
+	e := d.view.Edit(Dot{d.actor, d.ctr}, d.index, 0)
+	must(e.Collect(inos))
+	ch := e.Change()
+	if len(ch.Put) > 0 {
+		violate("garbage is put: %v", ch)
+	}
+	p, err := d.view.Prepare(ch)
+	must(err)
+	d.mem.Apply(ch)
+	var scratch *View
+	if h.check {
+		scratch = h.newView(d.mem)
+	}
+	aff, err := p.Done()
+	must(err)
+	before := d.shown
+	h.followed(d, scratch, aff)
+	sameShown(d.shown, before, "I7: dropping garbage changes what is shown")
+	h.dropped.Add(uint64(len(inos)))
 }
 
 // followed looks at d after its view has followed a change: it is like scratch,
@@ -282,6 +391,9 @@ func (h *history) followed(d *device, scratch *View, aff Affected) {
 // finish joins all devices in several shapes and checks that all agree.
 func (h *history) finish() {
 	rng := h.rng
+	for _, d := range h.devices {
+		h.close(d)
+	}
 	var want *Mem
 	for range 3 {
 		ms := make([]*Mem, len(h.devices))
@@ -416,9 +528,13 @@ func TestHistories(t *testing.T) {
 	if testing.Short() {
 		n /= 10
 	}
+	var dropped atomic.Uint64
 	seed, err := firstFailure(t, "histories", *historySeed, n, func(seed uint64) error {
-		return newHistory(seed, leftOut{}).run(stepsOf(seed))
+		h := newHistory(seed, leftOut{})
+		h.dropped = &dropped
+		return h.run(stepsOf(seed))
 	})
+	t.Logf("%d inodes were dropped as garbage", dropped.Load())
 	if err != nil {
 		_, h, small := shrink(seed, leftOut{}, stepsOf(seed))
 		t.Fatalf("history-seed %d: %v\nshrunk to:\n%s\n%v", seed, err, strings.Join(h.log, "\n"), small)

@@ -104,7 +104,7 @@ func LoadView(s State, image []byte, opts ...Option) (*View, error) {
 	if err := d.loadImage(image); err != nil {
 		return nil, fmt.Errorf("load view: %w", err)
 	}
-	if err := d.loadConflicts(); err != nil {
+	if err := d.loadRest(); err != nil {
 		return nil, fmt.Errorf("load view: %w", err)
 	}
 	return v, nil

@@ -7,7 +7,7 @@ import (
 )
 
 // imaged is a view with something of everything that an image has: a conflict, a
-// skeleton that is shown, a cycle, and a file without a directory.
+// skeleton that is shown, a cycle, garbage, and a file without a directory.
 func imaged(tb testing.TB) *View {
 	tb.Helper()
 	for seed := uint64(1); ; seed++ {
@@ -19,7 +19,7 @@ func imaged(tb testing.TB) *View {
 		if err := h.run(steps); err != nil {
 			tb.Fatal(err)
 		}
-		if v := h.devices[0].view; v.noted.len() > 0 && v.displaced.len() > 0 {
+		if v := h.devices[0].view; v.noted.len() > 0 && v.displaced.len() > 0 && len(v.garbage.all()) > 0 {
 			v.lost.set(Ino{1, 2}, 3)
 			return v
 		}

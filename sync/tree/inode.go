@@ -187,20 +187,37 @@ type attrs struct {
 	xattrs map[string][]byte
 }
 
+// winner is the record of a register that counts.
+type winner struct {
+	rank uint64
+	wall int64
+	Record
+}
+
 // attrs reads the registers beside links and content.
-func (n *inode) attrs() (a attrs) {
-	type winner struct {
-		rank uint64
-		wall int64
-		dot  Dot
+func (n *inode) attrs() attrs {
+	a, _ := n.winners()
+	return a
+}
+
+// registers returns the records that attrs goes by, in the order of their keys.
+func (n *inode) registers() (rs []Record) {
+	_, best := n.winners()
+	for _, w := range best {
+		rs = append(rs, w.Record)
 	}
-	best := map[Key]winner{}
+	SortRecords(rs)
+	return rs
+}
+
+func (n *inode) winners() (a attrs, best map[Key]winner) {
+	best = map[Key]winner{}
 	wins := func(r Record, rank uint64, wall int64) bool {
 		w, ok := best[r.Key]
-		if ok && !beats(false, false, rank, w.rank, wall, w.wall, r.Dot, w.dot) {
+		if ok && !beats(false, false, rank, w.rank, wall, w.wall, r.Dot, w.Dot) {
 			return false
 		}
-		best[r.Key] = winner{rank, wall, r.Dot}
+		best[r.Key] = winner{rank, wall, r}
 		return true
 	}
 	for _, r := range n.records {
@@ -222,7 +239,7 @@ func (n *inode) attrs() (a attrs) {
 			}
 		}
 	}
-	return a
+	return a, best
 }
 
 // snapshot is the content with the attributes as they are shown.

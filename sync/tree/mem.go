@@ -180,7 +180,7 @@ func (m *Mem) Children(parent Ino) ([]Ino, error) {
 
 // Dirs implements [State].
 func (m *Mem) Dirs(fn func(Ino) error) error {
-	return m.each(fn, func(rs []Record) bool {
+	return m.each(fn, func(_ Ino, rs []Record) bool {
 		return slices.ContainsFunc(rs, func(r Record) bool {
 			if _, ok := r.Key.link(); !ok {
 				return false
@@ -193,13 +193,16 @@ func (m *Mem) Dirs(fn func(Ino) error) error {
 
 // Conflicted implements [State].
 func (m *Mem) Conflicted(fn func(Ino) error) error {
-	return m.each(fn, Conflicted)
+	return m.each(fn, func(_ Ino, rs []Record) bool { return Conflicted(rs) })
 }
 
+// Dead implements [State].
+func (m *Mem) Dead(fn func(Ino) error) error { return m.each(fn, Dead) }
+
 // each calls fn for the inodes whose records are such.
-func (m *Mem) each(fn func(Ino) error, such func([]Record) bool) error {
+func (m *Mem) each(fn func(Ino) error, such func(Ino, []Record) bool) error {
 	for ino, rs := range m.recs {
-		if !such(rs) {
+		if !such(ino, rs) {
 			continue
 		}
 		if err := fn(ino); err != nil {

@@ -57,11 +57,13 @@ func (h *history) pick(d *device) op {
 	}
 	flag := rng.IntN(4) == 0
 	n := rng.IntN(20)
-	if h.moves && rng.IntN(5) > 0 {
+	if h.moves && rng.IntN(5) > 0 && (!h.tidy || rng.IntN(2) == 0) {
 		return op{kind: "rename", from: dirs[rng.IntN(len(dirs))], to: fresh()}
 	}
 	if h.writes && rng.IntN(3) > 0 {
 		n = []int{4, 4, 18, 19, 19}[rng.IntN(5)]
+	} else if h.tidy && rng.IntN(3) > 0 {
+		n = []int{0, 0, 2, 2, 7, 7, 10, 10, 10, 11, 11, 11, 11, 17}[rng.IntN(14)]
 	} else if h.dirs && rng.IntN(3) > 0 {
 		n = []int{0, 2, 2, 10, 10, 11, 11, 11, 11, 15, 7}[rng.IntN(11)]
 	}
@@ -132,6 +134,9 @@ func (h *history) do(d *device, o op, now int64) {
 		return
 	}
 	e := d.view.Edit(Dot{d.actor, d.ctr}, d.index, now)
+	if d.log[d.n] > 0 {
+		e.Anchor()
+	}
 	err := h.edit(e, d, o, before)
 	ch := e.Change()
 	if err != nil {
@@ -163,6 +168,7 @@ func (h *history) do(d *device, o op, now int64) {
 	must(perr)
 	d.mem.Apply(ch)
 	d.mem.Advance(Dot{d.actor, d.ctr})
+	d.did = true
 	var scratch *View
 	if h.check {
 		scratch = h.newView(d.mem)

@@ -65,9 +65,10 @@ func (o *overlay) Children(parent Ino) ([]Ino, error) {
 	return union(inos, o.within[parent]), err
 }
 
-// Dirs and Conflicted are not asked of an overlay: its view is a fork.
+// Dirs, Conflicted and Dead are not asked of an overlay: its view is a fork.
 func (o *overlay) Dirs(fn func(Ino) error) error       { return o.base.Dirs(fn) }
 func (o *overlay) Conflicted(fn func(Ino) error) error { return o.base.Conflicted(fn) }
+func (o *overlay) Dead(fn func(Ino) error) error       { return o.base.Dead(fn) }
 
 func union(a, b []Ino) []Ino {
 	if len(b) == 0 {

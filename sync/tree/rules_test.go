@@ -12,15 +12,16 @@ type leftOut struct {
 }
 
 // TestRulesAreNeeded leaves out one rule after the other and demands that some
-// history then breaks an invariant.
+// history then breaks an invariant. Those that need a rarer one have tests with
+// histories of their own (garbage_test.go).
 func TestRulesAreNeeded(t *testing.T) {
 	for name, c := range map[string]struct {
 		off  leftOut
 		from uint64 // a seed that was found to fail; if that changes, later ones are tried
 	}{
 		"touch":         {leftOut{rules: rules{touch: true}}, 6},
-		"snap":          {leftOut{rules: rules{snap: true}}, 29},
-		"keep alive":    {leftOut{rules: rules{keepAlive: true}}, 2501},
+		"snap":          {leftOut{rules: rules{snap: true}}, 58},
+		"keep alive":    {leftOut{rules: rules{keepAlive: true}}, 3957},
 		"skeleton":      {leftOut{rules: rules{skeleton: true}}, 19},
 		"base dot":      {leftOut{rules: rules{baseDot: true}}, 79},
 		"pin names":     {leftOut{rules: rules{pinNames: true}}, 44},
@@ -28,6 +29,9 @@ func TestRulesAreNeeded(t *testing.T) {
 		"pin ghosts":    {leftOut{rules: rules{pinGhosts: true}}, 54},
 		"pin displaced": {leftOut{rules: rules{pinDisplaced: true}}, 45},
 		"incarnation":   {leftOut{incarnation: true}, 62},
+		"anchor":        {leftOut{rules: rules{anchor: true}}, 10721},
+		"every word":    {leftOut{rules: rules{everyWord: true}}, 72},
+		"have words":    {leftOut{rules: rules{haveWords: true}}, 3145},
 	} {
 		t.Run(name, func(t *testing.T) {
 			const enough = 30000

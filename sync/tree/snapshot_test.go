@@ -175,6 +175,19 @@ func sameMemory(got, want *View, what string) {
 	sameLayer(got.lost, want.lost, equal, what+": lost")
 	sameLayer(got.noted, want.noted, sameNoted, what+": noted")
 	sameLayer(got.virtual, want.virtual, equal, what+": virtual")
+	if got.garbage != nil {
+		g, w := got.garbage.all(), want.garbage.all()
+		if !maps.Equal(g, w) {
+			violate("%s: garbage %v, want %v", what, g, w)
+		}
+	}
+}
+
+func (g *garbage) all() map[Ino]struct{} {
+	all := maps.Clone(g.young)
+	maps.Copy(all, g.aged)
+	maps.Copy(all, g.ripe)
+	return all
 }
 
 func equal[V comparable](a, b V) bool { return a == b }

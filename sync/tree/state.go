@@ -16,6 +16,8 @@ type State interface {
 	Dirs(fn func(Ino) error) error
 	// Conflicted calls fn for each inode of whose records [Conflicted] is true.
 	Conflicted(fn func(Ino) error) error
+	// Dead calls fn for each inode of whose records [Dead] is true.
+	Dead(fn func(Ino) error) error
 }
 
 // Surveyor is a [State] that also knows its places without reading records.

@@ -21,6 +21,7 @@ type View struct {
 	lost      *layer[Ino, int32]   // unknown parents -> files placed in them
 	noted     *layer[Ino, *noted]  // directories that contain a conflict
 	virtual   *layer[Ino, virtual] // conflict copies that have no records of their own
+	garbage   *garbage             // nil in the view of an Edit
 
 	off rules // none, but in the tests that prove each rule is needed
 }
@@ -29,6 +30,8 @@ type View struct {
 type rules struct {
 	touch, snap, keepAlive, skeleton, baseDot    bool
 	pinNames, pinCopies, pinGhosts, pinDisplaced bool
+	uphold, anchor                               bool
+	everyWord, haveWords, bare, circles          bool // of garbage
 }
 
 // virtual is where a conflict copy comes from.
@@ -39,7 +42,7 @@ type virtual struct {
 }
 
 // NewView reads from s what the view keeps in memory: every directory, every
-// inode in conflict, and the children of skeletons.
+// inode in conflict, the children of skeletons, and which inodes are garbage.
 func NewView(s State, opts ...Option) (*View, error) {
 	v := emptyView(s, opts)
 	if err := newDelta(v).load(); err != nil {
@@ -56,6 +59,7 @@ func emptyView(s State, opts []Option) *View {
 		lost:      newLayer[Ino, int32](nil),
 		noted:     newLayer[Ino, *noted](nil),
 		virtual:   newLayer[Ino, virtual](nil),
+		garbage:   newGarbage(),
 	}
 	for _, o := range opts {
 		o(v)
