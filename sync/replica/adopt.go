@@ -268,7 +268,7 @@ func parts(ch tree.Change) []tree.Change {
 // touches the tree before it is done. An error in between breaks the replica
 // for the same reason.
 func (r *Replica) changeLocked(ch tree.Change, also func(*store.Tx) error) (aff tree.Affected, err error) {
-	spots, err := r.spotsLocked(ch.Drop)
+	spots, err := r.spotsLocked(ch)
 	if err != nil {
 		return aff, err
 	}

@@ -557,6 +557,13 @@ func TestGarbageOfDraft(t *testing.T) {
 	if err != nil || len(drafts) != 1 || drafts[0].Ino != g.Ino {
 		t.Fatalf("drafts %v, %v", drafts, err)
 	}
+	text := []byte("what was written meanwhile")
+	if _, err := n[0].Write(g.Ino, g.Base, tree.Content{Kind: tree.File, Mode: 0o644, Size: int64(len(text)), Inline: text}, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := n[0].at(cs[0].Name); string(got.Inline) != string(text) {
+		t.Errorf("%s has %q, want %q", cs[0].Name, got.Inline, text)
+	}
 }
 
 // TestGarbageOfStrangers: two devices never meet. Each learns from the commits of

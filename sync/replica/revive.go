@@ -143,21 +143,36 @@ func (g *gone) forget(ino tree.Ino) {
 	delete(g.at, ino)
 }
 
-// spotsLocked returns the spots of the links that a remote change is about
-// to drop.
-func (r *Replica) spotsLocked(drop []tree.KeyDot) (map[tree.Ino]spot, error) {
+// spotsLocked returns the spots of the files that a remote change is about to take a
+// link or all content from.
+func (r *Replica) spotsLocked(ch tree.Change) (map[tree.Ino]spot, error) {
+	written, taken := map[tree.Ino]bool{}, map[tree.KeyDot]bool{}
+	for i := range ch.Put {
+		if k := ch.Put[i].Key; k.Type() == tree.TypeContent {
+			written[k.Ino()] = true
+		}
+	}
+	for _, kd := range ch.Drop {
+		taken[kd] = true
+	}
 	spots := map[tree.Ino]spot{}
-	for _, kd := range drop {
-		if kd.Key.Type() != tree.TypeLink {
+	for _, kd := range ch.Drop {
+		ino, content := kd.Key.Ino(), kd.Key.Type() == tree.TypeContent
+		if content && written[ino] || !content && kd.Key.Type() != tree.TypeLink {
 			continue
 		}
-		ino := kd.Key.Ino()
 		recs, err := r.st.Records(ino)
 		if err != nil {
 			return nil, err
 		}
+		if content && slices.ContainsFunc(recs, func(rec tree.Record) bool {
+			return rec.Key.Type() == tree.TypeContent && !taken[rec.ID()]
+		}) {
+			continue
+		}
 		for _, rec := range recs {
-			if rec.ID() != kd {
+			// Without content a name shows nothing: one that was made meanwhile is the spot then.
+			if rec.Key.Type() != tree.TypeLink || !content && rec.ID() != kd {
 				continue
 			}
 			l, err := tree.DecodeLink(rec.Value)
@@ -179,7 +194,7 @@ func (r *Replica) spotsLocked(drop []tree.KeyDot) (map[tree.Ino]spot, error) {
 	return spots, nil
 }
 
-// keepSpots writes the spots of files that have drafts and lose a link by drop.
+// keepSpots writes the spots of files that have drafts and lose something by drop.
 func (r *Replica) keepSpots(tx *store.Tx, spots map[tree.Ino]spot, drop []tree.KeyDot) {
 	for _, kd := range drop {
 		s, ok := spots[kd.Key.Ino()]
