@@ -22,6 +22,15 @@ var errStranger = errors.New("signed by a device that is not a member")
 // the author is a member, or else, that the manifest counts as it comes from the
 // device from (revoked.go).
 func (r *Replica) check(m *manifest.Manifest, from device.ID) error {
+	err := r.checkOnly(m, from)
+	if errors.Is(err, errHeldBack) {
+		r.holdBack(m, r.known())
+	}
+	return err
+}
+
+// checkOnly is check, but does not note what is held back.
+func (r *Replica) checkOnly(m *manifest.Manifest, from device.ID) error {
 	if m.Hive != r.cfg.Members.Hive() {
 		return fmt.Errorf("manifest of another hive")
 	}

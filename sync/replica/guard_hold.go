@@ -193,7 +193,10 @@ func (r *Replica) againLocked(c store.Commit) (aff tree.Affected, err error) {
 	if err != nil {
 		return aff, err
 	}
-	if err := r.check(m, m.Device); err != nil { // it may have been revoked since
+	if err := r.checkOnly(m, m.Device); err != nil { // it may have been revoked since
+		if errors.Is(err, errHeldBack) {
+			r.holdBack(m, r.synced)
+		}
 		return aff, err
 	}
 	d, err := manifest.DecodeDelta(c.Delta)

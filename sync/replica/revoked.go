@@ -82,7 +82,6 @@ func (r *Replica) late(m *manifest.Manifest, dev device.Member, from device.ID) 
 			return nil
 		}
 	}
-	r.holdBack(m, dev)
 	return fmt.Errorf("%w: commit %d of %s", errHeldBack, m.Ctr, dev.Label)
 }
 
@@ -117,10 +116,11 @@ func (r *Replica) loadHeld() error {
 }
 
 // holdBack notes a commit of dev, whose signature was checked.
-func (r *Replica) holdBack(m *manifest.Manifest, dev device.Member) {
-	if m.Ctr <= r.known()[m.Actor] {
+func (r *Replica) holdBack(m *manifest.Manifest, known tree.Vector) {
+	if m.Ctr <= known[m.Actor] {
 		return // a member had taken it over
 	}
+	dev, _ := r.cfg.Members.ByActor(m.Actor)
 	h := &r.held
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
 
 	"github.com/roamfs/roamfs/peer/device"
+	"github.com/roamfs/roamfs/sync/guard"
 	"github.com/roamfs/roamfs/sync/tree"
 )
 
@@ -369,4 +371,38 @@ func TestLacking(t *testing.T) {
 	if err := lost.Writable(); !errors.Is(err, ErrRevoked) || n[0].Writable() != nil {
 		t.Errorf("writable: %v; the other one: %v", err, n[0].Writable())
 	}
+}
+
+// TestRevokedWhileHeld: what is held back for its extent is refused when it is
+// accepted, if its author was removed meanwhile without it.
+func TestRevokedWhileHeld(t *testing.T) {
+	n, end := guarded(t)
+	defer end()
+	n[0].removeAllBut(-1)
+	await(t, n[1].holds)
+	if err := n[1].Revoke(n[0].owner, n[0].key.ID(), device.ClassLost); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- n[1].Accept(n[0].key.ID()) }()
+	var err error
+	await(t, func() bool {
+		select {
+		case err = <-done:
+			return true
+		default:
+			return false
+		}
+	})
+	if err != nil && !errors.Is(err, ErrNothingHeld) && !errors.Is(err, errHeldBack) {
+		t.Error(err)
+	}
+	m, ok := n[1].log.WasMember(n[0].key.ID())
+	if !ok || n[1].HeldBack(m) == 0 {
+		t.Errorf("%d commits are held back, removed: %v", n[1].HeldBack(m), ok)
+	}
+	if got := strings.Count(n[1].listing(), "file"); got < files-guard.Floor {
+		t.Errorf("%d files are left", got)
+	}
+	n[1].write("mine", "x")
 }
