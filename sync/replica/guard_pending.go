@@ -107,7 +107,10 @@ func (r *Replica) Accept(dev device.ID) error {
 }
 
 func (r *Replica) heldActorsLocked(dev device.ID) (out []tree.Actor) {
-	m, _ := r.cfg.Members.Member(dev)
+	m, in := r.cfg.Members.Member(dev)
+	if !in { // removed meanwhile
+		m, _ = r.cfg.Members.WasMember(dev)
+	}
 	for a := range r.guard.holds {
 		if madeBy(m, a) {
 			out = append(out, a)
