@@ -33,6 +33,7 @@
 //
 //	I2, I3   in the end all have one state id and show the same
 //	I4       after every step: a tree with legal unique names, nothing without a directory
+//	         unless some device is in use twice
 //	I5       after every step: what a device showed and nobody gave up, it shows; in the end all do
 //	I6       nothing is shown that nobody wrote
 //	I7, I8   an operation does what it says, and changes only what it names

@@ -137,7 +137,7 @@ func (m *machine) start() {
 	m.affected = tree.Affected{}
 	synctest.Wait()
 	m.w.broken()
-	m.seen = list(m.rep)
+	m.seen = list(m.rep, m.w.mayLose())
 	m.stale = false
 }
 

@@ -145,7 +145,7 @@ func (w *world) do(m *machine, o op) {
 		} {
 			if errors.Is(err, ok) {
 				w.logf("   %v", err)
-				if after := list(m.rep); after.text != before.text {
+				if after := list(m.rep, w.mayLose()); after.text != before.text {
 					violate("a refused operation changes something:\n%s%s", before.text, after.text)
 				}
 				return
@@ -156,7 +156,7 @@ func (w *world) do(m *machine, o op) {
 		}
 		violate("operation fails: %v", err)
 	}
-	after := list(m.rep)
+	after := list(m.rep, w.mayLose())
 	m.seen, m.stale, m.affected = after, false, tree.Affected{}
 	w.judge(m, o, ino, before, after)
 }

@@ -544,3 +544,16 @@ func (w *world) all() []int {
 	}
 	return steps
 }
+
+// mayLose reports whether a device is in use twice: what it does in a directory that has
+// gone everywhere is shown without it (package tree, garbage.go).
+func (w *world) mayLose() bool {
+	devices := map[device.ID]bool{}
+	for _, m := range w.machines {
+		if devices[m.key.ID()] {
+			return true
+		}
+		devices[m.key.ID()] = true
+	}
+	return false
+}
