@@ -126,8 +126,8 @@ func (w *world) tidied(all []*machine, ring bool) {
 	w.compare(all)
 	w.gone += before - garbage(all[0])
 	log := all[0].log
-	if len(log.Members()) != len(all) {
-		return // somebody is not heard of
+	if len(log.Members()) != len(all) || circles(all[0]) {
+		return // somebody is not heard of, or no directory goes (package tree, garbage.go)
 	}
 	v := vectorOf(all[0].st)
 	for _, m := range log.Former() {
@@ -142,6 +142,38 @@ func (w *world) tidied(all []*machine, ring bool) {
 			violate("%s has records of %d inodes that show nothing", m.name, n)
 		}
 	}
+}
+
+// circles reports whether moves have put directories into each other.
+func circles(m *machine) (found bool) {
+	in := map[tree.Ino]map[tree.Ino]bool{} // a directory -> those that its links name
+	check(m.st.Dirs(func(i tree.Ino) error {
+		recs, err := m.st.Records(i)
+		for _, r := range recs {
+			if l, err := tree.DecodeLink(r.Value); err == nil && r.Key.Type() == tree.TypeLink {
+				if in[i] == nil {
+					in[i] = map[tree.Ino]bool{}
+				}
+				in[i][l.Parent] = true
+			}
+		}
+		return err
+	}))
+	for start := range in {
+		above := map[tree.Ino]bool{}
+		var up func(tree.Ino)
+		up = func(i tree.Ino) {
+			for p := range in[i] {
+				if !above[p] {
+					above[p] = true
+					up(p)
+				}
+			}
+		}
+		up(start)
+		found = found || above[start]
+	}
+	return found
 }
 
 // connectAll connects all machines, or each with the next one.
