@@ -18,6 +18,8 @@
 //	api.sock            the daemon's socket, 0600
 //	incarnation         tells this directory from a copy of it (incarnation.go)
 //	db/                 the local database
+//	kept                what makes the next start fast, while the device is off
+//	staging             a tree that is being received
 //	blocks/             the bounded cache of blocks
 //	drafts/             bytes of open and not yet published files
 //	log, log.old        what a daemon in the background has to say, 1 MiB each at most
