@@ -19,18 +19,19 @@ const filesPerFolder = 10
 // written on one device. A second device joins at the end. The files fit into their records, so that what
 // is measured is the tree and not its content.
 //
-// On 2 cores (AMD EPYC) of a virtual machine, "make bench-scale". With 1,000,000 files
-// on 2026-11-29, when the machine took 0.59 s to touch a GiB of memory; with 100,000 by the program of
-// 2026-11-24, when it took 0.22 s:
+// On 2 cores (AMD EPYC) of a virtual machine, "make bench-scale" and the same with
+// SCALE=100000. Both on 2026-11-29, when the machine took 0.5 s to touch a GiB of memory; the last
+// column is by the program of 2026-11-24, when it took 0.22 s and did all else twice as fast, too:
 //
-//	                                    1,000,000                100,000
-//	database per file                   153 bytes                216 bytes
-//	the mount answers after             0.33 s                   0.26 s
-//	names found, cold and warm          8,617 and 29,043 /s      15,695 and 67,163 /s
-//	idle memory after a restart         247 MiB                  101 MiB
-//	a new device has joined after       64 s                     5.7 s
-//	processor time of one change        10 ms on the author,     4.6 ms on the author,
-//	                                    5.4 ms on the other      4.8 ms on the other
+//	                                    1,000,000    100,000    100,000, before
+//	database per file, bytes            153          186        216
+//	the mount answers after, s          0.33         0.09       0.26
+//	names found cold, /s                8,617        11,025     15,695
+//	names found warm, /s                29,043       41,846     67,163
+//	idle memory after a restart, MiB    247          77         101
+//	a new device has joined after, s    64           5.0        5.7
+//	time of one change, author, ms      10           7.0        4.6
+//	time of one change, other, ms       5.4          5.6        4.8
 //
 // Other work of the author, which makes a snapshot of the hour meanwhile, is in its processor
 // time and in that of the join. A third of the 247 MiB are pages of the database
