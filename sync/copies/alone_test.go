@@ -365,3 +365,30 @@ func TestLookEndsWhenTold(t *testing.T) {
 		t.Errorf("%d files wait, settled %v; want 1", n, k.Settled())
 	}
 }
+
+// TestAdoptedAll: when everything may have changed, all is looked at again, and nothing
+// is taken for garbage on what was seen before.
+func TestAdoptedAll(t *testing.T) {
+	w := newWorld(t)
+	k := w.keeper(false)
+	settle(k)
+	w.set(tree.Ino{1}, w.make(1))
+	k.AdoptedAll()
+	if k.Settled() {
+		t.Error("all is said to have been looked at")
+	}
+	settle(k)
+	if n, _ := k.Waiting(); n != 1 {
+		t.Errorf("%d files wait, want 1", n)
+	}
+	c := w.make(1)
+	ids := []block.ID{c.Ref.ID}
+	w.scanning = func() {
+		w.scanning = nil
+		w.set(tree.Ino{0, 1}, c) // where the scan has been
+		k.AdoptedAll()
+	}
+	if got, err := k.Garbage(ids, func(func(block.ID)) {}); err != nil || len(got) > 0 {
+		t.Errorf("garbage %v, %v", got, err)
+	}
+}

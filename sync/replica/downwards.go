@@ -25,16 +25,22 @@ func downwards(all []joinedKey) []joinedKey {
 		}
 	}
 	depth := map[tree.Ino]int{}
-	var of func(tree.Ino) int
-	of = func(ino tree.Ino) int {
-		up, placed := parent[ino]
-		if d, known := depth[ino]; known || !placed {
-			return d
+	of := func(ino tree.Ino) { // without recursion: whoever sent it may have made it very deep
+		var path []tree.Ino
+		for {
+			up, placed := parent[ino]
+			if _, known := depth[ino]; known || !placed {
+				break
+			}
+			depth[ino] = 0 // should it be below itself
+			path = append(path, ino)
+			ino = up
 		}
-		depth[ino] = 0 // should it be below itself
-		d := of(up) + 1
-		depth[ino] = d
-		return d
+		d := depth[ino]
+		for _, ino := range slices.Backward(path) {
+			d++
+			depth[ino] = d
+		}
 	}
 	inoOf := func(d joinedKey) (ino tree.Ino) {
 		switch {
