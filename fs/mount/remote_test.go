@@ -183,28 +183,31 @@ func TestRemoteChange(t *testing.T) {
 			}
 		}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := newRig(t)
-			write(t, r.path("f"), long)
-			if err := os.Symlink("f", r.path("l")); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Mkdir(r.path("d"), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			write(t, r.path("d", "in"), "in d")
-			r.settled(t)
-			o := r.fork(t)
-			names(t, r.dir)
-			c.before(t, r)
-			was := stat(t, r.dir)
-			c.change(t, r, o)
-			r.pullFrom(t, o)
-			c.after(t, r)
-			if now := stat(t, r.dir); slices.Contains([]string{"removed", "renamed directory"}, c.name) && now.Mtim.Nano() <= was.Mtim.Nano() {
-				t.Error("the time of the directory did not move")
-			}
-		})
+		for _, listed := range []bool{true, false} { // what changed, or only that all may have
+			t.Run(fmt.Sprintf("%s, listed: %v", c.name, listed), func(t *testing.T) {
+				r := newRig(t)
+				r.unlisted = !listed
+				write(t, r.path("f"), long)
+				if err := os.Symlink("f", r.path("l")); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Mkdir(r.path("d"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				write(t, r.path("d", "in"), "in d")
+				r.settled(t)
+				o := r.fork(t)
+				names(t, r.dir)
+				c.before(t, r)
+				was := stat(t, r.dir)
+				c.change(t, r, o)
+				r.pullFrom(t, o)
+				c.after(t, r)
+				if now := stat(t, r.dir); listed && slices.Contains([]string{"removed", "renamed directory"}, c.name) && now.Mtim.Nano() <= was.Mtim.Nano() {
+					t.Error("the time of the directory did not move")
+				}
+			})
+		}
 	}
 }
 

@@ -31,8 +31,9 @@ type device struct {
 	syncs   int
 	changes atomic.Uint64
 
-	subMu sync.Mutex
-	subs  []*func(tree.Affected)
+	subMu    sync.Mutex
+	subs     []*func(tree.Affected)
+	unlisted bool // subscribers are told only that everything may differ
 }
 
 func newDevice(tb testing.TB, name string, mem *tree.Mem) *device {
@@ -81,6 +82,9 @@ func (d *device) pull(tb testing.TB, other *device) {
 func (d *device) tell(aff tree.Affected) {
 	d.subMu.Lock()
 	defer d.subMu.Unlock()
+	if d.unlisted {
+		aff = tree.Affected{All: true}
+	}
 	for _, fn := range d.subs {
 		(*fn)(aff)
 	}
